@@ -1,0 +1,46 @@
+"""``build_app(args)``: the same application for ``serve.py``, ``serve run deploy.app:build_app`` and a RayService."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.deployment import Application
+
+from deploy.llm import deployment_options
+from deploy.loading import load
+from deploy.replica import ModelReplica
+from deploy.settings import Settings
+
+
+def build_app(args: Mapping[str, Any]) -> Application:
+    """Build the application from settings, given as nested keys (``vllm: {max_model_len: …}``) or dotted ones.
+
+    HAProxy balances over the replicas and streams from each replica's own server, so the application is this one deployment:
+    no router process and no second hop.
+
+    Raises:
+        UsageError: a setting is wrong.
+    """
+    return application(on_this_cluster(load(args)))
+
+
+def application(settings: Settings) -> Application:
+    """The one deployment; ``settings`` must have the device and the cores of a replica resolved."""
+    replica = serve.ingress()(ModelReplica)
+    return serve.deployment(replica, **deployment_options(settings)).bind(settings.model_dump(mode="json"))
+
+
+def on_this_cluster(settings: Settings) -> Settings:
+    """Resolve what depends on the cluster: the device, and how many cores a CPU replica gets."""
+    resources = ray.cluster_resources() if ray.is_initialized() else {}
+    hardware = settings.hardware
+    device = hardware.device
+    if device == "auto":
+        device = "gpu" if resources.get("GPU") else "cpu"
+    cores = hardware.cores_per_replica
+    if device == "cpu" and cores is None:
+        cores = max(1, int(resources.get("CPU", 1)) // settings.scaling.most_replicas)
+    return settings.model_copy(
+        update={"hardware": hardware.model_copy(update={"device": device, "cores_per_replica": cores})}
+    )

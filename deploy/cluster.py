@@ -1,0 +1,153 @@
+"""The Ray cluster under a deployment: a local one of its own, or the one that ``RAY_ADDRESS`` names."""
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import StartError
+from deploy.leases import Lease, lease_replica_ports, user_directory
+from deploy.proxy import BIND_VARIABLE, write_launcher
+from deploy.settings import Settings
+
+LOOPBACK = "127.0.0.1"
+OBJECT_STORE_BYTES = 128 * 1024**2
+"""Ray's object store carries control messages only; by default it would take 30 % of the machine's memory."""
+
+ADMIN_SOCKET, METRICS_SOCKET = "a", "m"
+LONGEST_BASE = 26
+"""HAProxy's limit of 97 characters for a socket's path, less the run directory, Ray's 56-digit node id and the name."""
+
+DEREGISTRATION_S = 5
+"""A replica that goes away stays reachable this long, so that HAProxy takes it off its list first (Ray's default: 30)."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Everything that one deployment writes: Ray's session, HAProxy's files, the logs. Short: sockets lie in it."""
+
+    path: Path
+
+    @classmethod
+    def create(cls) -> "RunDirectory":
+        """A new, private directory.
+
+        Raises:
+            StartError: the path is too long for HAProxy's sockets.
+        """
+        base = user_directory()
+        if len(str(base)) > LONGEST_BASE:
+            raise StartError(f"the temporary directory {base} has too long a path for sockets: set TMPDIR to a shorter one")
+        return cls(Path(tempfile.mkdtemp(prefix="r", dir=base)))
+
+    @property
+    def admin_socket(self) -> Path:
+        """HAProxy's admin socket; Ray Serve puts it into a folder with the node's id for a name."""
+        return next(self.path.glob(f"*/{ADMIN_SOCKET}"))
+
+    @property
+    def logs(self) -> Path:
+        """Ray's log directory, where replicas and engines write too."""
+        return self.path / "session_latest" / "logs"
+
+    def remove(self) -> None:
+        """Delete it; what cannot be deleted stays."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A TCP port that nobody on loopback listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def serve_environment(settings: Settings) -> dict[str, str]:
+    """What every process of the cluster must see, wherever it runs, for HAProxy to stream straight from the replicas.
+
+    Ray reads these when its modules are imported, so they must be set before, in each process
+    (``ray/serve/_private/constants.py``).
+    """
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # A reload leaves the old HAProxy process to finish its streams; it must not cut them early.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(settings.scaling.drain_timeout_s) + DEREGISTRATION_S),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DEREGISTRATION_S),
+        "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": settings.log.engine_level.upper(),
+    }
+
+
+def local_environment(settings: Settings, run: RunDirectory, replica_ports: range) -> dict[str, str]:
+    """``serve_environment`` plus what keeps several deployments on one machine apart, and off other interfaces."""
+    return serve_environment(settings) | {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(run.path)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run.path / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run.path / ADMIN_SOCKET),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run.path),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run.path / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run.path / METRICS_SOCKET),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop - 1),
+        # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop" (ray_constants.py).
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        BIND_VARIABLE: f"{settings.server.host}:{settings.server.port}",
+    }
+
+
+def start_local(settings: Settings, run: RunDirectory) -> Lease:
+    """Start a Ray cluster and Ray Serve on this machine; everything but the public port stays on loopback.
+
+    Returns the lease of the replicas' ports, to be kept while the cluster runs.
+    """
+    ports, held = lease_replica_ports()
+    os.environ.update(local_environment(settings, run, ports))
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=len(os.sched_getaffinity(0)),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="mistral-serve",
+        _temp_dir=str(run.path),
+        _node_ip_address=LOOPBACK,
+    )
+    start_serve(LOOPBACK, settings.server.port)
+    return held
+
+
+def connect(settings: Settings, address: str) -> None:
+    """Connect to a running cluster and start Ray Serve there, unless it runs already."""
+    environment = serve_environment(settings)
+    os.environ.update(environment)
+    import ray
+
+    package = Path(__file__).resolve().parent
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="mistral-serve",
+        runtime_env={"py_modules": [str(package)], "env_vars": environment},
+    )
+    start_serve(settings.server.host, settings.server.port)
+
+
+def start_serve(host: str, port: int) -> None:
+    """Start Ray Serve's controller and HAProxy."""
+    from ray import serve
+
+    options: dict[str, Any] = {"host": host, "port": port}
+    serve.start(proxy_location="EveryNode", http_options=options)

@@ -1,0 +1,159 @@
+"""The life of one deployment, in ``serve.py``'s child process: start, say READY, wait for SIGTERM, drain, stop.
+
+``python -m deploy.lifecycle PARENT_PID`` reads one JSON object from stdin: ``{"settings": …, "run_directory": …}``.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from deploy.cluster import RunDirectory, connect, start_local
+from deploy.errors import ServeError, StartError
+from deploy.failure import cause_of
+from deploy.processes import adopt_orphans, die_with_parent, end_descendants
+from deploy.proxy_admin import drain
+from deploy.settings import Settings
+
+APPLICATION = "mistral-serve"
+POLL_S = 0.25
+logger = logging.getLogger("mistral-serve")
+
+
+def configure_logging(settings: Settings) -> None:
+    """Our own log lines on stderr, each with its time."""
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True)
+    logging.getLogger().setLevel(settings.log.engine_level.upper())
+    logger.setLevel(settings.log.level.upper())
+
+
+def reachable_url(settings: Settings) -> str:
+    """The server's address as a client on this machine writes it; a wildcard address is reached over loopback."""
+    host = settings.server.host
+    wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, not bound)
+    host = wildcard.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+
+
+def healthy(url: str) -> bool:
+    """Whether at least one replica answers through HAProxy."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:  # noqa: S310 (always http)
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def deploy(settings: Settings) -> None:
+    """Hand the application to Ray Serve without waiting for it."""
+    from ray import serve
+
+    from deploy.app import application, on_this_cluster
+
+    target = serve.RunTarget(application(on_this_cluster(settings)), name=APPLICATION, route_prefix="/")
+    serve.run_many([target], wait_for_applications_running=False)
+
+
+def wait_until_ready(settings: Settings, run: RunDirectory) -> None:
+    """Return when a request would be answered.
+
+    Raises:
+        StartError: a replica failed, with the cause; or the time is up.
+    """
+    from ray import serve
+
+    url = reachable_url(settings)
+    started = time.monotonic()
+    said = 0.0
+    while True:
+        status = serve.status().applications[APPLICATION]
+        if status.status == "RUNNING" and healthy(url):
+            return
+        if cause := cause_of(status, run.logs):
+            raise StartError(cause)
+        waited = time.monotonic() - started
+        if waited > settings.server.start_timeout_s:
+            raise StartError(
+                f"the model was not ready after {settings.server.start_timeout_s:.0f} s: "
+                "raise server.start_timeout_s, or look for what it waits for in the log directory"
+            )
+        if waited - said >= 10:
+            said = waited
+            logger.info("loading the model, %.0f s so far", waited)
+        time.sleep(POLL_S)
+
+
+def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
+    """Start everything, print READY, wait for SIGTERM, then let running requests finish."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        logger.info("connecting to the Ray cluster at %s", address)
+        connect(settings, address)
+        held = None
+    else:
+        logger.info("starting Ray on this machine")
+        held = start_local(settings, directory)
+    stop = threading.Event()
+    deploy(settings)
+    logger.info("loading the model %s", settings.model)
+    wait_until_ready(settings, directory)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    replicas = settings.scaling.least_replicas
+    print(f"READY {reachable_url(settings)}/v1 model={settings.served_model_name} replicas={replicas}", flush=True)
+    while not stop.wait(timeout=1):
+        pass
+    logger.info("stopping: new requests are refused")
+    if held is None:
+        _leave_cluster()
+    else:
+        drain(directory.admin_socket, settings.server.drain_timeout_s, logger.info)
+        held.release()
+    logger.info("stopped")
+
+
+def _leave_cluster() -> None:
+    from ray import serve
+
+    serve.delete(APPLICATION)
+
+
+def run(message: dict[str, Any]) -> int:
+    """Run the deployment that ``message`` describes; returns the exit code. Every descendant is ended afterwards."""
+    settings = Settings.model_validate(message["settings"])
+    configure_logging(settings)
+    try:
+        serve_until_stopped(settings, RunDirectory(Path(message["run_directory"])))
+    except ServeError as error:
+        logger.error("%s", error)
+        return error.exit_code
+    except Exception as error:
+        logger.error("starting failed: %s: %s", type(error).__name__, str(error).strip().splitlines()[-1:] or "")
+        logger.debug("where it failed", exc_info=True)
+        return StartError.exit_code
+    finally:
+        end_descendants()
+    return 0
+
+
+def main() -> None:
+    """Entry point of the child process."""
+    adopt_orphans()
+    # Until the model is ready there is no request to lose: a signal ends this process, and its parent ends the rest.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    die_with_parent(int(sys.argv[1]))
+    code = run(json.load(sys.stdin))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: Ray's exit handler would wait for a cluster that is gone.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Warnings: what an operator would want to know before starting, and only that."""
+
+import ipaddress
+from collections.abc import Iterator
+
+from deploy.architecture import ModelSource
+from deploy.machine import Machine
+from deploy.plan.budget import HEADROOM, Budget
+from deploy.plan.kv import KvLayout
+from deploy.plan.placement import Placement
+from deploy.plan.sizes import GIB, count, human
+from deploy.settings import Settings
+
+TYPICAL_SEQUENCE = 512
+"""Tokens of a short conversation: a KV cache that cannot hold ``max_num_seqs`` of these will often be full."""
+
+SLOW_ON_CPU = 4 * GIB
+"""Weights beyond which a CPU is slow for people: each token generated alone reads all of them from memory."""
+
+
+def exposure(settings: Settings) -> Iterator[str]:
+    """Listening on the network without a key."""
+    host = settings.server.host
+    if not _is_loopback(host) and not settings.engine.get("api_key"):
+        yield f"server.host is {host}, so anyone who reaches this port can use the model: no API key is set"
+
+
+def about_model(settings: Settings, source: ModelSource) -> Iterator[str]:
+    """What the source found out, and a missing chat template."""
+    yield from source.warnings
+    if source.has_chat_template is False and settings.vllm.chat_template is None:
+        yield (
+            "the model has no chat template, so chat requests use the product's `base` template; "
+            "a base model continues text and may not answer like an assistant"
+        )
+
+
+def about_placement(settings: Settings, placement: Placement, machine: Machine, *, cluster: bool) -> Iterator[str]:
+    """Figures of another machine, and cores that wait for replicas which do not run yet."""
+    if cluster:
+        yield "the replicas run on the cluster: whether its nodes have the cores, GPUs and memory is not checked here"
+    elif not placement.measured and placement.gpu is not None:
+        yield f"no GPU on this machine: planned for GPUs of {human(placement.gpu.memory_bytes)} each"
+    idle = (placement.replicas_max - placement.replicas_min) * placement.cores_per_replica
+    if settings.scaling.autoscaling and placement.measured and placement.device == "cpu" and idle:
+        yield (
+            f"{idle} of {count(len(machine.cores), 'core')} stay idle until more than "
+            f"{count(placement.replicas_min, 'replica')} run: on one machine, a fixed number of replicas uses them all"
+        )
+
+
+def about_host_memory(budget: Budget, machine: Machine) -> Iterator[str]:
+    """CPU replicas: little memory left, or weights that are slow to read for every token."""
+    if budget.left is not None and budget.left < HEADROOM * machine.memory_bytes:
+        yield (
+            f"memory is tight: {human(budget.left)} of {human(machine.memory_bytes)} stays free, "
+            f"and Ray ends processes when less than {HEADROOM:.0%} does"
+        )
+    if budget.weights > SLOW_ON_CPU:
+        yield (
+            f"every token generated alone reads all {human(budget.weights)} of weights from memory: "
+            "on a CPU expect a few tokens per second at best"
+        )
+
+
+def about_kv_cache(settings: Settings, budget: Budget, layout: KvLayout, length: int) -> Iterator[str]:
+    """A window shorter than the sequences it serves; a KV cache too small for ``max_num_seqs``."""
+    if layout.window is not None and layout.window < length:
+        yield (
+            f"the sliding window is {layout.window} tokens, max_model_len {length}: "
+            "tokens further back than the window are not attended directly"
+        )
+    typical = min(TYPICAL_SEQUENCE, length)
+    sequences = settings.vllm.max_num_seqs
+    if budget.kv_cache is not None and (fitting := int(layout.sequences(budget.kv_cache, typical))) < sequences:
+        yield (
+            f"max_num_seqs is {sequences} but the KV cache holds only {fitting} sequences of {typical} tokens: "
+            "beyond them vLLM interrupts sequences and computes them again"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

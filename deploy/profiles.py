@@ -1,0 +1,91 @@
+"""Profiles: the YAML files in ``configs/``, or anybody's own, that say what differs from the defaults."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.errors import UsageError
+from deploy.settings import DEMO_MODEL
+
+DIRECTORY = Path(__file__).resolve().parent.parent / "configs"
+# The configuration of Ray Serve itself lies beside the profiles; it names one of them.
+_RAY_SERVE = "serve"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys and drops the first; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {key.value!r} appears twice"
+                    raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value of one YAML or JSON document; ``source`` names it in the error.
+
+    Raises:
+        UsageError: malformed; the sentence holds the line where the parser stopped.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problem = " ".join((error.problem or "it cannot be read").split())
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = f"the character {chr(error.character)!r} is not allowed"
+    except Exception:
+        # What PyYAML itself lets escape: impossible dates, endless numbers or nesting, tags on the wrong kind of value.
+        line, problem = 1, "it holds a value that cannot be read"
+    raise UsageError(f"{source}, line {line}: malformed YAML, {problem}")
+
+
+def shipped() -> list[str]:
+    """Names of the profiles in ``configs/``, sorted."""
+    return sorted(file.stem for file in DIRECTORY.glob("*.yaml") if file.stem != _RAY_SERVE)
+
+
+def read(profile: str) -> dict[Any, Any]:
+    """The content of a shipped profile (by name) or of a file (ends in .yaml or .yml, or contains a slash).
+
+    Raises:
+        UsageError: no such profile, not readable, malformed, not a mapping, or it chooses a profile itself.
+    """
+    is_file = "/" in profile or profile.endswith((".yaml", ".yml"))
+    if not is_file and profile not in shipped():
+        raise UsageError(f"unknown profile {profile!r}: take one of {', '.join(shipped())}, or a YAML file")
+    path = Path(profile) if is_file else DIRECTORY / f"{profile}.yaml"
+    source = profile if is_file else f"configs/{profile}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(
+            f"profile {profile!r} does not exist: give a YAML file, or one of {', '.join(shipped())}"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"profile {profile!r} cannot be read: {reason}") from None
+    content = parse_yaml(text, source)
+    if not isinstance(content, dict):
+        raise UsageError(f"{source} is not a mapping: write settings as KEY: VALUE")
+    if "profile" in content:
+        raise UsageError(f"{source} sets profile, which a profile cannot do: remove that line")
+    return content
+
+
+def made_for(model: str) -> str | None:
+    """The shipped profile of ``model``: the one that is named like it and names it, or ``None``.
+
+    Several profiles may name one model (an autoscaled one, a quantised one); only the plain one bears its name.
+    """
+    name = model.rpartition("/")[2].lower()
+    if name in shipped() and read(name).get("model", DEMO_MODEL) == model:
+        return name
+    return None

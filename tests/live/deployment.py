@@ -1,0 +1,134 @@
+"""Runs ``serve.py`` as an operator does: a process with flags, a READY line, signals, an exit code."""
+
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 120.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Deployment:
+    """A running ``serve.py``. ``stdout`` and ``stderr`` collect whole lines as they come."""
+
+    def __init__(self, *flags: str, port: int | None = None, environment: dict[str, str] | None = None) -> None:
+        self.port = port or free_port()
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self._ready: queue.Queue[str | None] = queue.Queue()
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "serve.py"), "--port", str(self.port), *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | (environment or {}),
+        )
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, self.stdout), daemon=True),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.stderr), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: Iterator[str], lines: list[str]) -> None:
+        for line in stream:
+            lines.append(line.rstrip("\n"))
+            if lines is self.stdout and line.startswith("READY "):
+                self._ready.put(line.strip())
+        if lines is self.stdout:
+            self._ready.put(None)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> str:
+        """The READY line; fails with what serve.py wrote when it ends or takes too long instead."""
+        try:
+            line = self._ready.get(timeout=timeout_s)
+        except queue.Empty:
+            line = None
+        assert line is not None, "serve.py did not become ready:\n" + "\n".join(self.stderr[-40:])
+        return line
+
+    def family(self) -> list[psutil.Process]:
+        """This process and everything it started."""
+        try:
+            top = psutil.Process(self.process.pid)
+            return [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def named(self, pattern: str) -> list[psutil.Process]:
+        """Descendants whose command line matches ``pattern``."""
+        found = []
+        for process in self.family():
+            try:
+                if re.search(pattern, " ".join(process.cmdline())):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        code = self.process.wait(timeout=timeout_s)
+        for reader in self._readers:
+            reader.join(timeout=10)
+        return code
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+
+@contextmanager
+def serving(*flags: str, environment: dict[str, str] | None = None) -> Iterator[Deployment]:
+    """A deployment that is ready, stopped and checked for remains afterwards."""
+    deployment = Deployment(*flags, environment=environment)
+    try:
+        deployment.wait_ready()
+        yield deployment
+    finally:
+        family = deployment.family()
+        deployment.stop()
+        assert_gone(family)
+
+
+def assert_gone(family: list[psutil.Process], timeout_s: float = 15.0) -> None:
+    """Every process of a deployment has ended."""
+    _, alive = psutil.wait_procs(family, timeout=timeout_s)
+    assert alive == [], f"left behind: {[(p.pid, ' '.join(p.cmdline())[:120]) for p in alive]}"
+
+
+def port_is_free(port: int) -> bool:
+    """Nobody listens on the port of the loopback address."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def eventually(condition: object, timeout_s: float, what: str) -> None:
+    """Wait until the callable ``condition`` is true, at most ``timeout_s`` seconds."""
+    assert callable(condition)
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.2)
