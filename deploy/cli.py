@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from deploy.errors import ServeError, UsageError
 from deploy.leases import free_cores
 from deploy.loading import load
-from deploy.machine import measure
+from deploy.machine import Machine, measure
 from deploy.model import inspect, prepare
 from deploy.plan import Plan, make_plan, render
 from deploy.settings import Settings, option
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load(argv=sys.argv[1:] if argv is None else list(argv), settings_class=CommandLine)
         if settings.dry_run:
-            print(render(plan_for(settings, starting=False)), end="")
+            print(render(plan_for(settings, measure(), starting=False)), end="")
             return 0
         return start(settings)
     except ServeError as error:
@@ -38,26 +38,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def plan_for(settings: Settings, *, starting: bool) -> Plan:
+def plan_for(settings: Settings, machine: Machine, *, starting: bool) -> Plan:
     """The plan for these settings, on this machine or on the cluster that RAY_ADDRESS names."""
-    cluster = "RAY_ADDRESS" in os.environ
-    return make_plan(settings, inspect(settings), measure(), cluster=cluster, starting=starting)
+    return make_plan(settings, inspect(settings), machine, cluster="RAY_ADDRESS" in os.environ, starting=starting)
 
 
 def start(settings: Settings) -> int:
     """Check, prepare the model with progress on stderr, then serve until stopped."""
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
-    plan = plan_for(settings, starting=True)
-    announce(settings, plan)
-    resolved = resolve(settings, plan)
+    check_engine_installed()
+    machine = measure()
+    plan = plan_for(settings, machine, starting=True)
     if "RAY_ADDRESS" not in os.environ:
         check_port(settings.server.host, settings.server.port)
-        check_cores(plan)
-        prepare(resolved, lambda text: print(text, file=sys.stderr, flush=True))
-    check_engine_installed()
+        check_cores(plan, machine)
+        prepare(settings, lambda text: print(text, file=sys.stderr, flush=True))
+        # What could not be known before a download is known now.
+        plan = plan_for(settings, machine, starting=True)
+    announce(settings, plan)
     from deploy.supervisor import supervise
 
-    return supervise(resolved)
+    return supervise(resolve(settings, plan))
 
 
 def _interrupt() -> None:
@@ -67,12 +68,10 @@ def _interrupt() -> None:
 def announce(settings: Settings, plan: Plan) -> None:
     """Say on stderr what is going to be served, and what the plan warns of."""
     profile = f" with profile {settings.profile}" if settings.profile else ""
-    print(
-        f"serving {plan.source.name}{profile}: {plan.replicas_min}–{plan.replicas_max} replicas on the {plan.device}"
-        if plan.replicas_min != plan.replicas_max
-        else f"serving {plan.source.name}{profile}: {plan.replicas_min} replica(s) on the {plan.device}",
-        file=sys.stderr,
-    )
+    low, high = plan.replicas_min, plan.replicas_max
+    count = f"{low} to {high} replicas" if high > low else f"{low} replica{'s' if low > 1 else ''}"
+    place = "CPU" if plan.device == "cpu" else "GPU"
+    print(f"serving {plan.source.name}{profile}: {count} on the {place}", file=sys.stderr)
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -104,10 +103,10 @@ def check_port(host: str, port: int) -> None:
         raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port") from None
 
 
-def check_cores(plan: Plan) -> None:
+def check_cores(plan: Plan, machine: Machine) -> None:
     """Raise ``UsageError`` when another deployment on this machine holds the cores that the first replicas need."""
     needed = plan.cores_per_replica * plan.replicas_min
-    if plan.device == "cpu" and (free := free_cores()) < needed:
+    if plan.device == "cpu" and (free := free_cores(machine.cores)) < needed:
         raise UsageError(
             f"{needed} cores are needed but {free} are free, because another deployment on this machine holds the rest: "
             "stop it, or give both fewer with --hardware.cores-per-replica"

@@ -11,6 +11,7 @@ from typing import Any
 
 from deploy.errors import StartError
 from deploy.leases import Lease, lease_replica_ports, user_directory
+from deploy.machine import measure
 from deploy.proxy import BIND_VARIABLE, write_launcher
 from deploy.settings import Settings
 
@@ -95,7 +96,7 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run.path / METRICS_SOCKET),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(measure().cores))),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop - 1),
         # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop" (ray_constants.py).
@@ -115,7 +116,7 @@ def start_local(settings: Settings, run: RunDirectory) -> Lease:
 
     ray.init(
         address="local",
-        num_cpus=len(os.sched_getaffinity(0)),
+        num_cpus=len(measure().cores),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,

@@ -4,43 +4,45 @@ import re
 from pathlib import Path
 from typing import Any
 
-_EXCEPTION = re.compile(r"^(?:.*?(?:ERROR|\)) .*?\] )?\s*(?:[a-z_]\w*\.)*((?:[A-Z]\w*)(?:Error|Exception|Exit))\b: (.+)$")
-_WRAPPERS = ("Engine core initialization failed", "Worker failed with error", "See root cause above")
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-TAIL_BYTES = 256 * 1024
+# An exception's last line, behind what vLLM's processes put before each of theirs:
+# (EngineCore pid=123) ERROR 11-23 16:40:02 [core.py:1374] RuntimeError: …
+_EXCEPTION = re.compile(
+    r"^(?:\(\S+ pid=\d+\) )?(?:ERROR \S+ \S+ \[\S+\] )?(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit): (?P<message>.+)$"
+)
+_WRAPPERS = ("See root cause above", "Worker failed with error", "Traceback (most recent call last)", "ray::", "[36mray::")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_TAIL_BYTES = 256 * 1024
 
 
 def last_exception(text: str) -> str | None:
-    """The message of the last Python exception in ``text`` that is not just a wrapper around another."""
+    """The message of the last Python exception in ``text`` that does not merely wrap another one."""
     found = None
     for line in text.splitlines():
-        match = _EXCEPTION.match(_ANSI.sub("", line))
-        if match and not any(wrapper in match[2] for wrapper in _WRAPPERS):
-            found = match[2].strip()
+        match = _EXCEPTION.match(_COLOUR.sub("", line))
+        if match and not any(wrapper in match["message"] for wrapper in _WRAPPERS):
+            found = match["message"].strip()
     return found
 
 
 def cause_in_logs(directory: Path) -> str | None:
-    """The last exception in any worker's log: the engine process writes there, not to its replica."""
-    newest = sorted(directory.glob("worker-*.err"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in newest:
+    """The last exception in a worker's log, the newest log first: the engine process writes there, not to its replica."""
+    for path in sorted(directory.glob("worker-*"), key=lambda file: file.stat().st_mtime, reverse=True):
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            log.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             if cause := last_exception(log.read().decode(errors="replace")):
                 return cause
     return None
 
 
 def cause_of(status: Any, logs: Path) -> str | None:
-    """What stopped the application from starting, or ``None`` while nothing has.
+    """What stopped the application from starting, as a sentence, or ``None`` while nothing has.
 
     Args:
         status: Ray Serve's ``ApplicationStatusOverview``.
         logs: Ray's log directory.
     """
-    messages = [deployment.message for deployment in status.deployments.values()]
-    failed = [text for text in [status.message, *messages] if "Traceback" in text or "Error" in text]
-    if status.status != "DEPLOY_FAILED" and not failed:
+    messages = "\n".join([status.message, *(deployment.message for deployment in status.deployments.values())])
+    if status.status != "DEPLOY_FAILED" and "Traceback" not in messages:
         return None
-    told = last_exception("\n".join(failed))
-    return told or cause_in_logs(logs) or "a replica failed to start; its log says why"
+    cause = last_exception(messages) or cause_in_logs(logs)
+    return f"the model could not be loaded: {cause}" if cause else "the model could not be loaded; its log says why"

@@ -138,7 +138,9 @@ class Flags(CliSettingsSource[ArgumentParser]):
         for word in unknown:
             flag = word.partition("=")[0]
             is_flag = flag.startswith("-") and flag.strip("-") != ""
-            if is_flag:
+            if flag.removeprefix("--") in self._schema.groups:
+                self.mistakes.append(f"{flag} is a group: give {flag}.NAME")
+            elif is_flag:
                 nearest = self._schema.nearest(flag).flag
                 self.mistakes.append(f"unknown flag {flag!r}: the nearest known one is {nearest}")
             elif not after_flag:

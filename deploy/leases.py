@@ -8,7 +8,7 @@ holder.
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,13 +58,12 @@ def lease(kind: str, count: int, among: Iterable[int], directory: Path | None = 
     return Lease(tuple(held), tuple(held.values()))
 
 
-def lease_cores(count: int, directory: Path | None = None) -> Lease:
-    """Lease ``count`` of the cores that this process may run on.
+def lease_cores(count: int, usable: Sequence[int], directory: Path | None = None) -> Lease:
+    """Lease ``count`` of the ``usable`` cores.
 
     Raises:
         StartError: fewer are free.
     """
-    usable = sorted(os.sched_getaffinity(0))
     result = lease("cores", count, usable, directory)
     if len(result.ids) < count:
         result.release()
@@ -75,9 +74,8 @@ def lease_cores(count: int, directory: Path | None = None) -> Lease:
     return result
 
 
-def free_cores(directory: Path | None = None) -> int:
-    """How many of the cores that this process may run on nobody has leased."""
-    usable = sorted(os.sched_getaffinity(0))
+def free_cores(usable: Sequence[int], directory: Path | None = None) -> int:
+    """How many of the ``usable`` cores nobody has leased."""
     result = lease("cores", len(usable), usable, directory)
     result.release()
     return len(result.ids)

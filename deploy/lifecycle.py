@@ -13,12 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from deploy.cluster import RunDirectory, connect, start_local
 from deploy.errors import ServeError, StartError
 from deploy.failure import cause_of
-from deploy.processes import adopt_orphans, die_with_parent, end_descendants
+from deploy.processes import adopt_orphans, children, die_with_parent, end_descendants, reap_orphans
 from deploy.proxy_admin import drain
 from deploy.settings import Settings
 
@@ -100,6 +101,8 @@ def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     else:
         logger.info("starting Ray on this machine")
         held = start_local(settings, directory)
+    # Ray has put a handler of its own in the place of ours.
+    signal.signal(signal.SIGTERM, end_at_once)
     stop = threading.Event()
     deploy(settings)
     logger.info("loading the model %s", settings.model)
@@ -107,8 +110,9 @@ def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     replicas = settings.scaling.least_replicas
     print(f"READY {reachable_url(settings)}/v1 model={settings.served_model_name} replicas={replicas}", flush=True)
+    own = children()
     while not stop.wait(timeout=1):
-        pass
+        reap_orphans(own)
     logger.info("stopping: new requests are refused")
     if held is None:
         _leave_cluster()
@@ -124,6 +128,12 @@ def _leave_cluster() -> None:
     serve.delete(APPLICATION)
 
 
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM before the model is ready: there is no request to lose."""
+    end_descendants()
+    os._exit(0)
+
+
 def run(message: dict[str, Any]) -> int:
     """Run the deployment that ``message`` describes; returns the exit code. Every descendant is ended afterwards."""
     settings = Settings.model_validate(message["settings"])
@@ -133,6 +143,9 @@ def run(message: dict[str, Any]) -> int:
     except ServeError as error:
         logger.error("%s", error)
         return error.exit_code
+    except SystemExit:
+        # Ray's own SIGTERM handler, while Ray starts.
+        return 0
     except Exception as error:
         logger.error("starting failed: %s: %s", type(error).__name__, str(error).strip().splitlines()[-1:] or "")
         logger.debug("where it failed", exc_info=True)
@@ -145,8 +158,7 @@ def run(message: dict[str, Any]) -> int:
 def main() -> None:
     """Entry point of the child process."""
     adopt_orphans()
-    # Until the model is ready there is no request to lose: a signal ends this process, and its parent ends the rest.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, end_at_once)
     die_with_parent(int(sys.argv[1]))
     code = run(json.load(sys.stdin))
     sys.stdout.flush()

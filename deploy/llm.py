@@ -17,7 +17,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
 
     ``settings.hardware.device`` must be resolved (``cpu`` or ``gpu``) for the GPU's share of memory to appear.
     """
-    vllm = settings.vllm
+    vllm, kv_gib = settings.vllm, settings.vllm.kv_cache_gib
     arguments: dict[str, Any] = {
         "dtype": vllm.dtype,
         "max_model_len": vllm.max_model_len,
@@ -27,7 +27,8 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "tokenizer_mode": vllm.tokenizer_mode,
         "config_format": vllm.config_format,
         "chat_template": vllm.chat_template,
-        "kv_cache_memory_bytes": None if vllm.kv_cache_gib is None else int(vllm.kv_cache_gib * GIB),
+        # vLLM counts it for each GPU, our setting for the whole replica.
+        "kv_cache_memory_bytes": None if kv_gib is None else int(kv_gib * GIB) // vllm.tensor_parallel_size,
         "max_num_seqs": vllm.max_num_seqs,
         "max_num_batched_tokens": vllm.max_num_batched_tokens,
         "max_num_queued_reqs": vllm.max_num_queued_reqs,

@@ -5,7 +5,7 @@ place where a person made it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -19,12 +19,22 @@ S = TypeVar("S", bound=Settings)
 Source = Flags | Given
 
 
+@overload
+def load(arguments: Mapping[str, Any] | None = None, *, argv: Sequence[str] | None = None) -> Settings: ...
+
+
+@overload
+def load(
+    arguments: Mapping[str, Any] | None = None, *, argv: Sequence[str] | None = None, settings_class: type[S]
+) -> S: ...
+
+
 def load(
     arguments: Mapping[str, Any] | None = None,
     *,
     argv: Sequence[str] | None = None,
-    settings_class: type[S] = Settings,  # type: ignore[assignment]
-) -> S:
+    settings_class: type[Settings] = Settings,
+) -> Settings:
     """The settings of one deployment.
 
     Args:

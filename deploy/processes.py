@@ -31,6 +31,19 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def children() -> set[int]:
+    """Process ids of this process's children."""
+    return {child.pid for child in psutil.Process().children()}
+
+
+def reap_orphans(own: set[int]) -> None:
+    """Collect the exit status of adopted children that have ended; those in ``own`` belong to whoever started them."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
+            if child.pid not in own and child.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(child.pid, os.WNOHANG)
+
+
 def end_descendants() -> int:
     """SIGKILL every descendant of this process and wait for it; returns how many there were.
 

@@ -69,9 +69,10 @@ def read(profile: str) -> dict[Any, Any]:
         raise UsageError(
             f"profile {profile!r} does not exist: give a YAML file, or one of {', '.join(shipped())}"
         ) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"profile {profile!r} is not UTF-8 text: save it as such") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"profile {profile!r} cannot be read: {reason}") from None
+        raise UsageError(f"profile {profile!r} cannot be read: {getattr(error, 'strerror', error)}") from None
     content = parse_yaml(text, source)
     if not isinstance(content, dict):
         raise UsageError(f"{source} is not a mapping: write settings as KEY: VALUE")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploy.leases import lease_cores
+from deploy.machine import measure
 from deploy.proxy import BIND_VARIABLE
 from deploy.settings import Settings
 
@@ -36,7 +37,7 @@ class ModelReplica:
             keep_to_loopback()
         resolved = Settings.model_validate(settings)
         if resolved.hardware.device == "cpu":
-            self._cores = lease_cores(resolved.hardware.cores_per_replica or 1)
+            self._cores = lease_cores(resolved.hardware.cores_per_replica or 1, measure().cores)
             os.sched_setaffinity(0, self._cores.ids)
         self._server = await self._start(resolved)
 

@@ -25,13 +25,18 @@ _KINDS: dict[type, str] = {
     dict: "argument names with their values",
 }
 
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 80
+
+class _Short(reprlib.Repr):
+    maxstring = maxother = 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write an integer of more than 4,300 digits.
+        return repr(x) if abs(x) < 10**80 else "a very long number"
 
 
 def shown(value: Any) -> str:
     """``value`` as a sentence quotes it: at most 80 characters, and ``null``, ``true`` and ``false`` as in YAML."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else _repr.repr(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else _Short().repr(value)
 
 
 @dataclass(frozen=True)

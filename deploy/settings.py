@@ -1,4 +1,4 @@
-"""The one schema: defaults < profile YAML < ``MISTRAL_SERVE_*`` environment < flags or arguments.
+"""The one schema: defaults < profile YAML < ``MISTRAL_SERVE_*`` environment < arguments < flags.
 
 Everything that configures the product ends here: ``serve.py``'s flags, the profiles in ``configs/``, the environment,
 ``serve run deploy.app:build_app key=value``, and the ``args`` of a RayService. Imports neither ray nor vllm.
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "MISTRAL_SERVE_"
 DEMO_MODEL = "demo"
@@ -250,14 +250,7 @@ class LogSettings(Group):
 class Settings(BaseSettings):
     """The whole configuration of one deployment: one model, its engine, its replicas, its server."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
-    )
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     profile: str | None = option(
         None,
@@ -301,6 +294,21 @@ class Settings(BaseSettings):
     hardware: HardwareSettings = option(HardwareSettings(), "What a replica runs on.")
     vllm: VllmSettings = option(VllmSettings(), "vLLM's engine arguments that operators set most.")
     log: LogSettings = option(LogSettings(), "What is written to stderr.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but its arguments: a replica that rebuilds its settings must not mix its own environment into them.
+
+        ``deploy.loading.load`` is what reads profiles, the environment and flags.
+        """
+        return (init_settings,)
 
     @model_validator(mode="after")
     def _no_argument_twice(self) -> Self:

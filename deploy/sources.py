@@ -135,8 +135,8 @@ class Profile(Given):
 
     def _choose(self) -> str | None:
         state = self.current_state
-        if isinstance(chosen := state.get("profile"), str):
-            return chosen
+        if "profile" in state:
+            return chosen if isinstance(chosen := state["profile"], str) else None
         model = state.get("model", DEMO_MODEL)
         if not isinstance(model, str) or (model == DEMO_MODEL and _is_true(state.get("rehearse", False))):
             return None

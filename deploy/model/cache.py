@@ -14,6 +14,7 @@ from deploy.settings import Settings
 Progress = Callable[[str], None]
 
 _WAIT_NOTICE_S = 10
+_TEMPORARY = ".tmp"
 
 
 def models_directory(settings: Settings) -> Path:
@@ -40,22 +41,25 @@ def build_once(
     if is_complete(target):
         return target
     prefix = f".{target.name}."
-    with _disk_errors(target.parent), _locked(target.parent / f"{prefix}lock", target.name, progress):
+    with _disk_errors(target.parent), locked(target.parent / f"{prefix}lock", f"building {target.name}", progress):
         if is_complete(target):
             return target
-        for stale in target.parent.glob(f"{prefix}*.tmp"):
-            shutil.rmtree(stale, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=target.parent))
+        _remove_temporary(target.parent, prefix)
+        work = Path(tempfile.mkdtemp(prefix=prefix, suffix=_TEMPORARY, dir=target.parent))
         try:
             build(work)
             _readable_by_all(work)
             if target.exists():
-                target.rename(Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=target.parent)) / "damaged")
+                target.rename(Path(tempfile.mkdtemp(prefix=prefix, suffix=_TEMPORARY, dir=target.parent)) / "damaged")
             work.rename(target)
         finally:
-            for left in target.parent.glob(f"{prefix}*.tmp"):
-                shutil.rmtree(left, ignore_errors=True)
+            _remove_temporary(target.parent, prefix)
     return target
+
+
+def _remove_temporary(directory: Path, prefix: str) -> None:
+    for path in directory.glob(f"{prefix}*{_TEMPORARY}"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _readable_by_all(directory: Path) -> None:
@@ -66,8 +70,11 @@ def _readable_by_all(directory: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path, name: str, progress: Progress) -> Iterator[None]:
-    """Hold the lock file; the operating system frees it when its holder dies."""
+def locked(path: Path, doing: str, progress: Progress) -> Iterator[None]:
+    """Hold the lock file ``path``, waiting as long as another process does, which ``progress`` tells every 10 s.
+
+    The operating system frees the lock when its holder dies.
+    """
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +85,7 @@ def _locked(path: Path, name: str, progress: Progress) -> Iterator[None]:
             lock.acquire(timeout=wait)
             break
         except Timeout:
-            progress(f"another process is building {name}; waiting for it")
+            progress(f"another process is {doing}; waiting for it")
             wait = _WAIT_NOTICE_S
     try:
         yield

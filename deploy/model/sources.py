@@ -12,6 +12,7 @@ from deploy.model.cache import Progress, models_directory
 from deploy.model.chat_templates import choose_template, requested_template
 from deploy.model.directory import ModelDirectory, read_architecture, read_directory
 from deploy.model.formats import MISTRAL_CONFIG, resolve
+from deploy.model.hub_calls import Unreachable
 from deploy.settings import DEMO_MODEL, Settings
 
 REHEARSAL_NAME = "mistral-7b-rehearsal"
@@ -178,7 +179,7 @@ def _hub(settings: Settings) -> ModelSource:
     if public is None and (architecture is None or listing is None) and not hub.is_offline():
         try:
             listing, architecture = hub.look(model, revision, vllm)
-        except hub.Unreachable as error:
+        except Unreachable as error:
             warnings = (str(error),)
     source = ModelSource(
         kind="hub",
@@ -194,7 +195,7 @@ def _hub(settings: Settings) -> ModelSource:
     if listing is None:
         return source
     remaining = sum(size for name, size in listing.needed.items() if not (snapshot and (snapshot / name).is_file()))
-    return replace(source, weight_bytes=listing.weight_bytes or source.weight_bytes, download_bytes=remaining)
+    return replace(source, weight_bytes=sum(listing.weights.values()) or source.weight_bytes, download_bytes=remaining)
 
 
 def _partial_architecture(snapshot: Path | None) -> Architecture | None:

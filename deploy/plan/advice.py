@@ -44,8 +44,8 @@ def about_placement(settings: Settings, placement: Placement, machine: Machine, 
     idle = (placement.replicas_max - placement.replicas_min) * placement.cores_per_replica
     if settings.scaling.autoscaling and placement.measured and placement.device == "cpu" and idle:
         yield (
-            f"{idle} of {count(len(machine.cores), 'core')} stay idle until more than "
-            f"{count(placement.replicas_min, 'replica')} run: on one machine, a fixed number of replicas uses them all"
+            f"{idle} of {count(len(machine.cores), 'core')} are kept for replicas that start under load: "
+            "on one machine, a fixed number of replicas uses all cores all the time"
         )
 
 

@@ -98,7 +98,7 @@ def layout(
     """The layout that vLLM chooses for a window, or without one; ``batched_tokens`` is ``max_num_batched_tokens``.
 
     Raises:
-        UsageError: the heads cannot be shared out over ``tensor_parallel_size`` GPUs.
+        UsageError: the heads cannot be shared out over ``tensor_parallel_size`` GPUs, or ``block_size`` is no count.
     """
     workers = settings.vllm.tensor_parallel_size
     if architecture.heads % workers:
@@ -106,7 +106,9 @@ def layout(
             f"tensor_parallel_size is {workers}, over which {architecture.heads} attention heads cannot be shared out "
             f"evenly: choose a divisor of {architecture.heads}"
         )
-    full_block = int(settings.engine.get("block_size") or FULL_BLOCK[device])
+    full_block = settings.engine.get("block_size", FULL_BLOCK[device])
+    if type(full_block) is not int or full_block < 1:
+        raise UsageError(f"engine argument block_size is {full_block!r}: give a whole number of tokens, at least 1")
     return KvLayout(
         layers=architecture.layers,
         # vLLM repeats KV heads where there are more GPUs than heads (config/model.py, get_num_kv_heads).

@@ -92,8 +92,9 @@ def _check_resource(unit: str, each: int, there_are: int, setting: str, placemen
     remedies = [f"the replicas to {there_are // each}"] if there_are >= each else []
     if each > 1 and there_are >= replicas:
         remedies.append(f"{setting} to {there_are // replicas}")
+    verb = "needs" if replicas == 1 else "need"
     raise UsageError(
-        f"{count(replicas, 'replica')} with {count(each, unit)} each need {replicas * each} "
-        f"but {count(there_are, unit)} can be used here: "
+        f"{count(replicas, 'replica')} of {count(each, unit)} {verb} {count(replicas * each, unit)} "
+        f"but {there_are} can be used here: "
         + (f"lower {' or '.join(remedies)}" if remedies else "use a larger machine")
     )

@@ -5,7 +5,7 @@ from math import ceil
 from deploy.errors import UsageError
 from deploy.machine import Gpu
 from deploy.plan.budget import Budget, Demand
-from deploy.plan.sizes import GIB, count, human, hundredths
+from deploy.plan.sizes import GIB, count, human, whole_hundredths
 from deploy.settings import Settings
 
 SHORTEST = 16
@@ -13,7 +13,7 @@ SHORTEST = 16
 
 
 def unless_sequence_fits(settings: Settings, demand: Demand, kv_bytes: int) -> None:
-    """Refuse a ``kv_cache_gib`` that holds no sequence of ``max_model_len``; ``kv_bytes`` is one worker's share of it."""
+    """Refuse a ``kv_cache_gib`` that holds no sequence of ``max_model_len``; each worker gets ``kv_bytes`` of it."""
     workers = settings.vllm.tensor_parallel_size
     least = demand.kv.least_memory(demand.length)
     if kv_bytes >= least:
@@ -74,10 +74,13 @@ def unless_memory_is_free(settings: Settings, budget: Budget, demand: Demand) ->
 
 def _smaller(settings: Settings, demand: Demand, room: int) -> list[str]:
     """The settings that make the KV cache of one worker fit ``room``, if any do."""
-    longest = demand.kv.longest(room, demand.length)
+    workers = settings.vllm.tensor_parallel_size
+    given = settings.vllm.kv_cache_gib is not None
+    gib = whole_hundredths(room * workers)
+    longest = demand.kv.longest(int(gib * GIB) // workers if given else room, demand.length)
     if longest < SHORTEST:
         return []
     changes = [f"max_model_len to {longest}"] if longest < demand.length else []
-    if settings.vllm.kv_cache_gib is not None:
-        changes.append(f"vllm.kv_cache_gib to {hundredths(room * settings.vllm.tensor_parallel_size)}")
+    if given:
+        changes.append(f"vllm.kv_cache_gib to {gib:g}")
     return [f"lower {' and '.join(changes)}"] if changes else []

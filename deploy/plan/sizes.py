@@ -13,9 +13,9 @@ def human(size: int) -> str:
     return f"{size} B"
 
 
-def hundredths(size: float) -> str:
-    """``size`` bytes as GiB for a setting, rounded down to hundredths: ``4.21``."""
-    return f"{int(100 * size / GIB) / 100:g}"
+def whole_hundredths(size: int) -> float:
+    """``size`` bytes in GiB, rounded down to hundredths, as a person would set it: ``4.21``."""
+    return int(100 * size / GIB) / 100
 
 
 def count(number: int, unit: str) -> str:

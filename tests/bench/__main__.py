@@ -1,0 +1,95 @@
+"""``python -m tests.bench``: measure, write the JSON file, print the report. Progress goes to stderr."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from deploy.errors import ServeError
+from tests.bench.machine import describe_machine, now, versions
+from tests.bench.report import render
+from tests.bench.results import Bench, Repeat
+from tests.bench.setup import Setup, make_setup, shell_line
+from tests.bench.systems import vllm_command, vllm_environment
+from tests.bench.throughput import measure_repeats
+from tests.bench.transformers_baseline import generate_command
+from tests.bench.window import measure_windows
+from tests.bench.workload import FULL, OUTPUT_TOKENS, PROMPT_WORDS, QUICK, WARM_UP, Workload
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="Measure mistral-serve, bare vLLM and transformers in one run on this machine: docs/benchmarks.md",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="one repeat, few requests: for a look, not for figures")
+    parser.add_argument("--only", choices=("throughput", "window"), help="measure one part (default: both)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/bench.json"), help="JSON file (default: results/bench.json)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0 when everything was measured, whatever the figures, otherwise 1 or 2."""
+    options = parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        bench = run(options)
+    except ServeError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(bench.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    print(render(bench))
+    print(f"written to {options.output}", file=sys.stderr)
+    return 0
+
+
+def run(options: argparse.Namespace) -> Bench:
+    """Measure what the options ask for.
+
+    Raises:
+        ServeError: something failed to run.
+    """
+    setup = make_setup()
+    workload = QUICK if options.quick else FULL
+    repeats: list[Repeat] = []
+    if options.only != "window":
+        repeats = measure_repeats(setup, workload, 1 if options.quick else options.repeats)
+    return Bench(
+        date=now(),
+        machine=describe_machine(),
+        versions=versions(),
+        engine_arguments=setup.arguments,
+        commands=commands(setup),
+        workload=describe(workload),
+        repeats=repeats,
+        windows=[] if options.only == "throughput" else measure_windows(),
+    )
+
+
+def describe(workload: Workload) -> dict[str, object]:
+    """The workload for the file."""
+    return {
+        "prompt_words": PROMPT_WORDS,
+        "output_tokens": OUTPUT_TOKENS,
+        "warm_up_requests": WARM_UP,
+        "requests": workload.requests,
+        "transformers_batches": workload.batches,
+    }
+
+
+def commands(setup: Setup) -> dict[str, str]:
+    """The commands that start the three systems, as one types them."""
+    return {
+        "mistral-serve": shell_line([sys.executable, "serve.py", "--port", "PORT", *setup.flags], {}),
+        "vllm": shell_line(vllm_command(setup, 8000), vllm_environment(setup)),
+        "transformers": shell_line(generate_command(setup), {}),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""Prevents: requests cut by Ctrl-C, processes and ports left behind, one deployment taking another down, a silent crash."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.leases import user_directory
+from deploy.model import prepare
+from tests.live.deployment import ROOT, Deployment, assert_gone, port_is_free
+from tests.live.streams import start_stream
+
+pytestmark = pytest.mark.live
+STORY = "Once upon a time, in a village by the sea,"
+
+
+@pytest.fixture
+def deployment() -> Iterator[Deployment]:
+    """A ready deployment; whatever a test does to it, nothing of it outlives the test."""
+    running = Deployment()
+    family = []
+    try:
+        running.wait_ready()
+        family = running.family()
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+        assert_gone(family)
+        assert port_is_free(running.port)
+
+
+def run_directories() -> set[Path]:
+    return set(user_directory().glob("r*"))
+
+
+def test_sigint_refuses_new_requests_finishes_the_running_stream_and_exits_with_0(deployment: Deployment) -> None:
+    assert deployment.stdout[-1] == f"READY http://127.0.0.1:{deployment.port}/v1 model=demo replicas=1"
+    stream, thread = start_stream(deployment.url, STORY, max_tokens=400)
+    with httpx.Client(base_url=deployment.url) as kept_alive:
+        assert kept_alive.get("/health").status_code == 200
+        deployment.process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + 10
+        while (answer := kept_alive.get("/health")).status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        refused = kept_alive.post("/v1/completions", json={"model": "demo", "prompt": "Hi", "max_tokens": 1})
+    assert not stream.done, "the stream was too short to observe draining"
+    assert answer.status_code == refused.status_code == 503
+    assert refused.json()["error"]["code"] == "stopping"
+    assert int(refused.headers["retry-after"]) > 0
+    thread.join(timeout=60)
+    assert (stream.error, stream.done, stream.tokens) == ("", True, 400)
+    assert deployment.wait() == 0
+    assert deployment.stderr[-1].endswith("stopped")
+
+
+def test_a_second_deployment_is_told_why_not_and_a_second_sigint_ends_the_first_now(deployment: Deployment) -> None:
+    same_port = [sys.executable, str(ROOT / "serve.py"), "--port", str(deployment.port)]
+    refused = subprocess.run(same_port, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert f"port {deployment.port} is taken" in refused.stderr
+    other_port = subprocess.run([*same_port[:2], "--port", "0"], capture_output=True, text=True, timeout=60, check=False)
+    assert other_port.returncode == 2
+    second = Deployment()
+    assert second.wait(timeout_s=60) == 2
+    assert "another deployment on this machine holds the rest" in second.stderr[-1]
+    assert httpx.get(f"{deployment.url}/health").status_code == 200
+
+    stream, thread = start_stream(deployment.url, STORY, max_tokens=4000)
+    deployment.process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert deployment.process.poll() is None
+    deployment.process.send_signal(signal.SIGINT)
+    assert deployment.wait(timeout_s=15) == 130
+    thread.join(timeout=15)
+    assert stream.error != ""
+
+
+def test_killing_serve_py_itself_leaves_no_process_and_no_port(deployment: Deployment) -> None:
+    family = deployment.family()
+    assert len(family) > 5
+    deployment.process.kill()
+    deployment.process.wait(timeout=10)
+    assert_gone(family, timeout_s=30)
+    assert port_is_free(deployment.port)
+
+
+def test_sigterm_while_loading_stops_everything_and_exits_with_0() -> None:
+    before = run_directories()
+    starting = Deployment()
+    deadline = time.monotonic() + 120
+    while not starting.named("ray::ServeReplica"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    family = starting.family()
+    assert starting.stop() == 0
+    assert_gone(family)
+    assert starting.stdout == []
+    assert run_directories() <= before
+
+
+@pytest.fixture
+def unloadable_model() -> Iterator[Path]:
+    """The demo model with a configuration that does not fit its weights."""
+    from deploy.loading import load
+
+    source = prepare(load(), lambda _: None).path
+    with tempfile.TemporaryDirectory() as folder:
+        for file in source.iterdir():
+            (Path(folder) / file.name).symlink_to(file)
+        config = json.loads((source / "config.json").read_text())
+        (Path(folder) / "config.json").unlink()
+        (Path(folder) / "config.json").write_text(json.dumps(config | {"hidden_size": 640}))
+        yield Path(folder)
+
+
+def test_a_crash_while_loading_ends_with_its_cause_and_exit_code_1(unloadable_model: Path) -> None:
+    failing = Deployment("--model", str(unloadable_model), "--profile", "demo")
+    assert failing.wait(timeout_s=240) == 1
+    text = "\n".join(failing.stderr)
+    assert "Traceback" not in text
+    cause = "the model could not be loaded: The size of tensor a (640) must match the size of tensor b (576)"
+    assert cause in failing.stderr[-2]
+    assert failing.stderr[-1].startswith("The logs are in ")
+    assert failing.stdout == []
