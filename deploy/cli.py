@@ -72,8 +72,11 @@ def announce(settings: Settings, plan: Plan) -> None:
     count = f"{low} to {high} replicas" if high > low else f"{low} replica{'s' if low > 1 else ''}"
     place = "CPU" if plan.device == "cpu" else "GPU"
     print(f"serving {plan.source.name}{profile}: {count} on the {place}", file=sys.stderr)
-    for warning in plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    if settings.rehearse:
+        print(render(plan), file=sys.stderr, end="")
+    else:
+        for warning in plan.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def resolve(settings: Settings, plan: Plan) -> Settings:

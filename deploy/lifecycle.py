@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from deploy import rehearsal
 from deploy.cluster import RunDirectory, connect, start_local
 from deploy.errors import ServeError, StartError
 from deploy.failure import cause_of
@@ -107,6 +108,8 @@ def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     deploy(settings)
     logger.info("loading the model %s", settings.model)
     wait_until_ready(settings, directory)
+    if settings.rehearse:
+        rehearsal.report(reachable_url(settings), str(settings.served_model_name), logger.info)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     replicas = settings.scaling.least_replicas
     print(f"READY {reachable_url(settings)}/v1 model={settings.served_model_name} replicas={replicas}", flush=True)

@@ -27,16 +27,18 @@ _KINDS: dict[type, str] = {
 
 
 class _Short(reprlib.Repr):
-    maxstring = maxother = 80
-
     def repr_int(self, x: int, level: int) -> str:
         # Python refuses to write an integer of more than 4,300 digits.
         return repr(x) if abs(x) < 10**80 else "a very long number"
 
 
+_short = _Short()
+_short.maxstring = _short.maxother = 80
+
+
 def shown(value: Any) -> str:
-    """``value`` as a sentence quotes it: at most 80 characters, and ``null``, ``true`` and ``false`` as in YAML."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else _Short().repr(value)
+    """``value`` as a sentence quotes it: long ones shortened, and ``null``, ``true`` and ``false`` as in YAML."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else _short.repr(value)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def supervise(settings: Settings) -> int:
     finally:
         child.kill()
         end_descendants()
-        if code == 1:
+        if code == 1 and run.logs.exists():
             print(f"The logs are in {run.logs.resolve()}", file=sys.stderr)
         else:
             run.remove()

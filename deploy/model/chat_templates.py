@@ -26,7 +26,7 @@ def requested_template(name: str | None, tokenizer_mode: str) -> Path | None:
             f"chat_template {name!r} cannot be used with Mistral's own tokenizer, which lays out chats itself: "
             "leave it out, or set tokenizer_mode to 'hf'"
         )
-    file = shipped().get(name, Path(name).expanduser())
+    file = shipped().get(name, Path.home() / name[2:] if name.startswith("~/") else Path(name))
     if not file.is_file():
         raise UsageError(
             f"chat_template {name!r} is neither a file nor one that ships with the product ({', '.join(shipped())})"

@@ -104,7 +104,7 @@ def _kind(settings: Settings) -> Kind:
         return "rehearsal"
     if settings.model == DEMO_MODEL:
         return "demo"
-    if settings.model.startswith(("/", ".", "~")) or Path(settings.model).is_dir():
+    if settings.model.startswith(("/", "./", "../", "~/")) or Path(settings.model).is_dir():
         return "local"
     if _HUB_ID.fullmatch(settings.model):
         return "hub"
@@ -147,13 +147,15 @@ def _rehearsal(settings: Settings) -> ModelSource:
 
 
 def _local(settings: Settings) -> ModelSource:
-    path = Path(settings.model).expanduser().resolve()
-    return _from_directory(read_directory(path, settings.vllm), settings, "local", path.name)
+    given = Path(settings.model).expanduser().absolute()
+    path = given.resolve()
+    # A symbolic link keeps its own name, which is the one that its user chose.
+    name = path.name if ".." in given.parts else given.name
+    return _from_directory(read_directory(path, settings.vllm), settings, "local", name)
 
 
 def _from_directory(model: ModelDirectory, settings: Settings, kind: Kind, name: str) -> ModelSource:
-    requested = requested_template(settings.vllm.chat_template, model.formats.tokenizer_mode)
-    no_template = () if model.has_chat_template or requested else (_NO_TEMPLATE,)
+    requested_template(settings.vllm.chat_template, model.formats.tokenizer_mode)
     return ModelSource(
         kind=kind,
         model=settings.model,
@@ -163,8 +165,12 @@ def _from_directory(model: ModelDirectory, settings: Settings, kind: Kind, name:
         weight_bytes=model.weight_bytes,
         download_bytes=0,
         has_chat_template=model.has_chat_template,
-        warnings=(*model.warnings, *no_template),
+        warnings=(*model.warnings, *_template_warning(settings, model.has_chat_template)),
     )
+
+
+def _template_warning(settings: Settings, has_own: bool | None) -> tuple[str, ...]:
+    return (_NO_TEMPLATE,) if has_own is False and settings.vllm.chat_template is None else ()
 
 
 def _hub(settings: Settings) -> ModelSource:
@@ -181,6 +187,7 @@ def _hub(settings: Settings) -> ModelSource:
             listing, architecture = hub.look(model, revision, vllm)
         except Unreachable as error:
             warnings = (str(error),)
+    has_template = ("-Instruct-" in model or vllm.tokenizer_mode == "mistral") if public else None
     source = ModelSource(
         kind="hub",
         model=model,
@@ -189,8 +196,8 @@ def _hub(settings: Settings) -> ModelSource:
         architecture=architecture,
         weight_bytes=architecture.weight_bytes if architecture else None,
         download_bytes=public.weight_bytes if public and vllm.load_format != "dummy" else None,
-        has_chat_template="-Instruct-" in model if public else None,
-        warnings=warnings,
+        has_chat_template=has_template,
+        warnings=(*warnings, *_template_warning(settings, has_template)),
     )
     if listing is None:
         return source

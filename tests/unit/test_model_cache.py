@@ -23,7 +23,9 @@ def build(work):
     print("halfway", flush=True)
     sys.stdin.readline()
     (work / "whole").write_text("1")
-print(build_once(Path(sys.argv[1]), build, lambda path: (path / "whole").is_file(), lambda line: print(line, flush=True)))
+def is_complete(path):
+    return (path / "whole").is_file()
+print(build_once(Path(sys.argv[1]), build, is_complete, lambda line: print(line, flush=True)))
 """
 
 
@@ -33,6 +35,10 @@ def is_complete(path: Path) -> bool:
 
 def build(work: Path) -> None:
     (work / "whole").write_text("1")
+
+
+def never(work: Path) -> None:
+    pytest.fail(f"built {work}")
 
 
 def names(directory: Path) -> list[str]:
@@ -54,7 +60,7 @@ def test_what_is_complete_is_not_built_again_and_nothing_is_written(tmp_path: Pa
     target = tmp_path / "model"
     target.mkdir()
     build(target)
-    assert build_once(target, pytest.fail, is_complete, pytest.fail) == target
+    assert build_once(target, never, is_complete, pytest.fail) == target
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -90,11 +90,13 @@ def test_instruct_refuses_turns_out_of_order(messages: list[dict[str, Any]], com
 
 def test_instruct_reads_like_mistrals_own_tokenizer_for_v01(tmp_path: Path) -> None:
     from mistral_common.protocol.instruct.request import ChatCompletionRequest
+    from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
     conversation = [SYSTEM, FRANCE, PARIS, {"role": "user", "content": "And of Japan?"}]
     tokenizer = MistralTokenizer.from_file(str(build_rehearsal(tmp_path, MISTRAL_7B_V01, print) / "tokenizer.model.v1"))
-    pieces = tokenizer.encode_chat_completion(ChatCompletionRequest(messages=conversation)).text
+    tokens = tokenizer.encode_chat_completion(ChatCompletionRequest(messages=conversation)).tokens
+    pieces = tokenizer.decode(tokens, special_token_policy=SpecialTokenPolicy.KEEP)
     # SentencePiece begins every text with a space of its own, also after <s> and </s>; a template does not write it.
     as_text = pieces.replace("<0x0A>", "\n").replace("▁", " ").replace("<s> ", "<s>").replace("</s> ", "</s>")
     assert render("mistral-instruct", conversation) == as_text
@@ -117,7 +119,8 @@ def test_a_template_that_does_not_exist_names_those_that_do() -> None:
     with pytest.raises(UsageError) as error:
         requested_template("mistral-instrukt", "auto")
     assert str(error.value) == (
-        "chat_template 'mistral-instrukt' is neither a file nor one that ships with the product (base, mistral-instruct)"
+        "chat_template 'mistral-instrukt' is neither a file nor one that ships with the product "
+        "(base, mistral-instruct)"
     )
 
 
@@ -125,6 +128,6 @@ def test_mistrals_own_tokenizer_takes_no_template() -> None:
     with pytest.raises(UsageError) as error:
         requested_template("base", "mistral")
     assert str(error.value) == (
-        "chat_template 'base' cannot be used with Mistral's own tokenizer, which lays out chats itself: leave it out, or "
-        "set tokenizer_mode to 'hf'"
+        "chat_template 'base' cannot be used with Mistral's own tokenizer, which lays out chats itself: leave it out, "
+        "or set tokenizer_mode to 'hf'"
     )

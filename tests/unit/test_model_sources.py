@@ -1,4 +1,4 @@
-"""Prevents `--model` from being taken for something else, and a plan from building, downloading or importing anything."""
+"""Prevents `--model` from being taken for something else, and a plan that builds, downloads or imports things."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from deploy.architecture import MISTRAL_7B_V01
 from deploy.errors import UsageError
 from deploy.model import inspect, prepare
 from deploy.model.chat_templates import shipped
-from deploy.settings import Settings
+from deploy.settings import Settings, VllmSettings
 from tests.unit.model_files import hf_files, mistral_files, write
 
 
@@ -42,7 +42,8 @@ def test_a_local_directory_is_named_after_itself(tmp_path: Path) -> None:
     assert (source.kind, source.name, source.directory, source.download_bytes) == ("local", "my-mistral", path, 0)
     assert source.has_chat_template is False
     assert source.warnings == (
-        "this model has no chat template: chats use `base`, a plain transcript (set vllm.chat_template for another one)",
+        "this model has no chat template: chats use `base`, a plain transcript (set vllm.chat_template "
+        "for another one)",
     )
 
 
@@ -51,6 +52,25 @@ def test_a_directory_may_be_given_relative_to_here(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     assert inspect(Settings(model="models/mine")).directory == path
     assert inspect(Settings(model="./models/mine")).directory == path
+
+
+def test_a_linked_directory_keeps_the_links_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "0123abcd", hf_files())
+    (tmp_path / "mistral").symlink_to(path)
+    source = inspect(Settings(model=str(tmp_path / "mistral")))
+    assert (source.name, source.directory) == ("mistral", path)
+    assert inspect(Settings(model=f"{path}/../0123abcd")).name == "0123abcd"
+
+
+def test_a_public_base_model_is_announced_with_the_template_it_will_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    base = inspect(Settings(model="mistralai/Mistral-7B-v0.1"))
+    assert (base.has_chat_template, len(base.warnings)) == (False, 1)
+    mistral = VllmSettings(tokenizer_mode="mistral")
+    assert inspect(Settings(model="mistralai/Mistral-7B-v0.1", vllm=mistral)).warnings == ()
+    assert inspect(Settings(model="mistralai/Mistral-7B-Instruct-v0.2")).warnings == ()
 
 
 def test_the_served_name_can_be_set(tmp_path: Path) -> None:
@@ -94,7 +114,7 @@ def test_a_directory_is_prepared_with_what_its_files_allow(tmp_path: Path) -> No
 def test_a_requested_template_replaces_the_models_own(tmp_path: Path) -> None:
     path = write(tmp_path, hf_files() | {"chat_template.jinja": b"own"})
     assert prepare(Settings(model=str(path)), print).chat_template is None
-    asked = Settings(model=str(path), vllm={"chat_template": "mistral-instruct"})
+    asked = Settings(model=str(path), vllm=VllmSettings(chat_template="mistral-instruct"))
     assert prepare(asked, print).chat_template == shipped()["mistral-instruct"]
 
 
@@ -108,7 +128,7 @@ def test_a_rehearsal_needs_no_weights_and_ignores_the_formats_of_the_real_model(
         model="mistralai/Mistral-7B-v0.1",
         rehearse=True,
         cache_dir=tmp_path,
-        vllm={"load_format": "safetensors", "chat_template": "base"},
+        vllm=VllmSettings(load_format="safetensors", chat_template="base"),
     )
     source = inspect(settings)
     assert (source.kind, source.name, source.architecture) == ("rehearsal", "mistral-7b-rehearsal", MISTRAL_7B_V01)

@@ -1,0 +1,53 @@
+"""Prevents: a rehearsal that does not start, or that measures and fits something else than Mistral 7B's architecture."""
+
+import re
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from tests.live.deployment import Deployment, eventually, serving
+
+QUESTION = [{"role": "user", "content": "Who are you?"}]
+
+
+def plan_in(deployment: Deployment) -> dict[str, dict[str, object]]:
+    """The plan that serve.py printed on stderr before it loaded anything."""
+    text = "\n".join(deployment.stderr)
+    plan = yaml.safe_load(re.search(r"^model:\n.*?(?=^\d{4}-)", text, re.DOTALL | re.MULTILINE)[0])  # type: ignore[index]
+    assert isinstance(plan, dict)
+    return plan
+
+
+def check(deployment: Deployment) -> None:
+    eventually(lambda: "at once" in deployment.stderr[-1], 5, "the measured rates")
+    assert re.search(r"rehearsal: \d+\.\d\d tokens/s for one request alone", deployment.stderr[-2])
+    assert re.search(r"rehearsal: \d+\.\d\d tokens/s for 4 requests at once", deployment.stderr[-1])
+    body = {"model": "mistral-7b-rehearsal", "max_tokens": 2, "ignore_eos": True}
+    text = httpx.post(f"{deployment.url}/v1/completions", json=body | {"prompt": "Hi"}, timeout=300).json()
+    chat = httpx.post(f"{deployment.url}/v1/chat/completions", json=body | {"messages": QUESTION}, timeout=300).json()
+    assert text["usage"]["completion_tokens"] == chat["usage"]["completion_tokens"] == 2
+
+
+@pytest.mark.live
+def test_a_rehearsal_of_two_layers_serves_mistrals_architecture_with_its_own_tokenizer() -> None:
+    flags = ("--rehearse", "--rehearse-layers", "2", "--max-model-len", "1024", "--kv-cache-gib", "0.25", "--enforce-eager")
+    with serving(*flags) as deployment:
+        check(deployment)
+        assert plan_in(deployment)["model"]["architecture"] == "MistralForCausalLM"
+        tokens = httpx.post(
+            f"{deployment.url}/tokenize", json={"model": "mistral-7b-rehearsal", "messages": QUESTION}, timeout=60
+        ).json()["tokens"]
+    # v0.1's tokenizer: <s>, then "[INST]" as plain text: ▁[ INST ]
+    assert tokens[:4] == [1, 733, 16289, 28793]
+
+
+@pytest.mark.rehearsal
+@pytest.mark.timeout(1800)
+def test_a_rehearsal_of_the_full_size_fits_and_serves() -> None:
+    free = psutil.virtual_memory().available / 1024**3
+    assert free > 20, f"the full-size rehearsal needs 20 GiB of free memory, and {free:.1f} GiB are free"
+    with serving("--rehearse", "--max-model-len", "4096", "--kv-cache-gib", "1", "--enforce-eager") as deployment:
+        check(deployment)
+        assert plan_in(deployment)["model"]["parameters"] == 7_241_732_096
