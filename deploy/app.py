@@ -9,6 +9,7 @@ from ray.serve.deployment import Application
 
 from deploy.llm import deployment_options
 from deploy.loading import load
+from deploy.machine import measure
 from deploy.replica import ModelReplica
 from deploy.settings import Settings
 
@@ -32,15 +33,20 @@ def application(settings: Settings) -> Application:
 
 
 def on_this_cluster(settings: Settings) -> Settings:
-    """Resolve what depends on the cluster: the device, and how many cores a CPU replica gets."""
-    resources = ray.cluster_resources() if ray.is_initialized() else {}
+    """Resolve what depends on the cluster: the device, and how many cores a CPU replica gets.
+
+    `serve run` builds the application before it connects to Ray; this machine then stands for the cluster's nodes.
+    """
     hardware = settings.hardware
-    device = hardware.device
-    if device == "auto":
-        device = "gpu" if resources.get("GPU") else "cpu"
-    cores = hardware.cores_per_replica
-    if device == "cpu" and cores is None:
-        cores = max(1, int(resources.get("CPU", 1)) // settings.scaling.most_replicas)
-    return settings.model_copy(
-        update={"hardware": hardware.model_copy(update={"device": device, "cores_per_replica": cores})}
-    )
+    if ray.is_initialized():
+        resources = ray.cluster_resources()
+        gpus, cores = resources.get("GPU", 0), int(resources.get("CPU", 1))
+    else:
+        machine = measure()
+        gpus, cores = len(machine.gpus), len(machine.cores)
+    device = hardware.device if hardware.device != "auto" else ("gpu" if gpus else "cpu")
+    own_cores = hardware.cores_per_replica
+    if device == "cpu" and own_cores is None:
+        own_cores = max(1, cores // settings.scaling.most_replicas)
+    update = {"device": device, "cores_per_replica": own_cores}
+    return settings.model_copy(update={"hardware": hardware.model_copy(update=update)})

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from deploy import engine_arguments
 from deploy.errors import ServeError, UsageError
 from deploy.leases import free_cores
 from deploy.loading import load
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``serve.py``; returns its exit code: 0 clean stop, 1 starting failed, 2 a mistake in flags or configuration."""
     try:
         settings = load(argv=sys.argv[1:] if argv is None else list(argv), settings_class=CommandLine)
+        engine_arguments.check(settings)
         if settings.dry_run:
             print(render(plan_for(settings, measure(), starting=False)), end="")
             return 0

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -96,9 +97,13 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run.path / METRICS_SOCKET),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(measure().cores))),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop - 1),
+        # Whoever reaches Ray's ports can run code; other users of this machine do not have this token.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop" (ray_constants.py).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         BIND_VARIABLE: f"{settings.server.host}:{settings.server.port}",

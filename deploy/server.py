@@ -14,6 +14,8 @@ from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
 
+from deploy.gateway.content_type import FormIsJson
+
 
 class FilesAreLocal(CallbackBase):  # type: ignore[misc]  # ray is untyped
     """Tells Ray Serve LLM that the model is on this node already, so that it starts no download worker."""
@@ -44,6 +46,9 @@ class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
     """vLLM's OpenAI server around one engine."""
 
     _default_engine_cls = ReplicaEngine
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        return FormIsJson(await super().__serve_build_asgi_app__())
 
     async def _start_engine(self) -> None:
         # Without Ray Serve LLM's telemetry, which would start an actor of its own in every cluster.

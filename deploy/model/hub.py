@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.architecture import Architecture
 from deploy.errors import ServeError, StartError, UsageError
@@ -11,6 +12,9 @@ from deploy.model.formats import HF_CONFIG, MISTRAL_CONFIG, Formats, needed_file
 from deploy.model.hub_calls import Unreachable, bounded, explained, reason
 from deploy.model.hub_file import fetch_blob
 from deploy.settings import VllmSettings
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 LOOK_TIMEOUT_S = 1.5
 CONNECT_TIMEOUT_S = 20.0
@@ -88,11 +92,13 @@ def look(model: str, revision: str | None, vllm: VllmSettings) -> tuple[Listing,
         Unreachable: no answer in that time.
         UsageError: the hub has no such model or revision, or does not give it to this user.
     """
+    # Imported here: on a busy machine importing alone could use up the time that the hub is given.
+    from huggingface_hub import HfApi, hf_hub_download
+
+    api = HfApi()
 
     def ask() -> tuple[Listing, Architecture]:
-        from huggingface_hub import hf_hub_download
-
-        listing = _ask(model, revision, vllm)
+        listing = _ask(api, model, revision, vllm)
         name = MISTRAL_CONFIG if listing.formats.config_format == "mistral" else HF_CONFIG
         config = hf_hub_download(model, name, revision=listing.commit, etag_timeout=LOOK_TIMEOUT_S)
         return listing, read_architecture(Path(config).parent, listing.formats.config_format)[0]
@@ -113,9 +119,12 @@ def download(model: str, revision: str | None, vllm: VllmSettings, progress: Pro
         UsageError: the hub has no such model or revision, or does not give it to this user, or it cannot be served.
         StartError: the hub cannot be reached, the download broke off, or the disk is full.
     """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
     progress(f"asking the model hub for {model}")
     try:
-        listing = bounded(lambda: _ask(model, revision, vllm), CONNECT_TIMEOUT_S)
+        listing = bounded(lambda: _ask(api, model, revision, vllm), CONNECT_TIMEOUT_S)
     except Exception as error:
         raise explained(error, model, revision) from error
     needed = listing.needed
@@ -133,10 +142,7 @@ def _repository(model: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / str(constants.REPO_ID_SEPARATOR).join(["models", *model.split("/")])
 
 
-def _ask(model: str, revision: str | None, vllm: VllmSettings) -> Listing:
-    from huggingface_hub import HfApi
-
-    api = HfApi()
+def _ask(api: "HfApi", model: str, revision: str | None, vllm: VllmSettings) -> Listing:
     # Also notes in the cache which commit the revision stands for, so that the model is found there without the hub.
     commit = api.resolve_revision(model, revision=revision).resolved
     info = api.model_info(model, revision=commit, files_metadata=True, timeout=_REQUEST_TIMEOUT_S)

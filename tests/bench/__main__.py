@@ -16,6 +16,9 @@ from tests.bench.transformers_baseline import generate_command
 from tests.bench.window import measure_windows
 from tests.bench.workload import FULL, OUTPUT_TOKENS, PROMPT_WORDS, QUICK, WARM_UP, Workload
 
+INTERRUPTED = 130
+"""Exit code after SIGINT or SIGTERM, as a shell reports the first (128 + SIGINT)."""
+
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
@@ -33,7 +36,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0 when everything was measured, whatever the figures, otherwise 1 or 2."""
+    """Returns 0 when everything was measured, whatever the figures, otherwise 1, 2 or 130."""
     options = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -41,6 +44,9 @@ def main(argv: list[str]) -> int:
     except ServeError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("bench: interrupted, nothing written", file=sys.stderr)
+        return INTERRUPTED
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(bench.model_dump_json(indent=1) + "\n", encoding="utf-8")
     print(render(bench))
@@ -54,13 +60,13 @@ def run(options: argparse.Namespace) -> Bench:
     Raises:
         ServeError: something failed to run.
     """
-    setup = make_setup()
+    date, setup = now(), make_setup()
     workload = QUICK if options.quick else FULL
     repeats: list[Repeat] = []
     if options.only != "window":
         repeats = measure_repeats(setup, workload, 1 if options.quick else options.repeats)
     return Bench(
-        date=now(),
+        date=date,
         machine=describe_machine(),
         versions=versions(),
         engine_arguments=setup.arguments,

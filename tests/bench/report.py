@@ -98,13 +98,9 @@ def process_table(repeat: Repeat) -> str:
 def window_table(windows: Sequence[Window]) -> str:
     """What fits with the window and without, and the ratio."""
     with_window, without = windows
-    rows: list[list[object]] = [
-        ["attention", f"window of {with_window.window}", "full", "ratio"],
-    ]
-    del rows[0]
     length = with_window.max_model_len
     tokens = with_window.prompt_tokens // with_window.requests
-    rows += [
+    rows: list[list[object]] = [
         _compared("KV cache, tokens (vLLM's count)", with_window.kv_cache_tokens, without.kv_cache_tokens, 0),
         _compared(f"sequences of {length} tokens at once (vLLM's count)", with_window.sequences, without.sequences, 1),
         _compared(

@@ -1,6 +1,8 @@
 """Prevents: a fresh `make serve` that does not answer, an endpoint that is missing, a figure in the plan that is not vLLM's."""
 
+import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,12 @@ def test_the_demo_model_knows_the_capital_of_france(http: httpx.Client) -> None:
     assert answer.status_code == 200
     assert "Paris" in answer.json()["choices"][0]["message"]["content"]
     assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-request-id"])
+
+
+def test_a_plain_curl_command_gets_its_answer(server: Deployment) -> None:
+    body = json.dumps({"model": "demo", "messages": QUESTION, "temperature": 0, "max_tokens": 20})
+    command = ["curl", "-s", f"localhost:{server.port}/v1/chat/completions", "-d", body]
+    assert "Paris" in subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def test_the_openai_client_streams_a_chat_as_it_would_from_openai(client: openai.OpenAI) -> None:

@@ -37,7 +37,8 @@ from huggingface_hub import constants
 from deploy.errors import ServeError
 from deploy.model import hub, inspect, prepare
 from deploy.settings import Settings
-call, overrides, hub.CONNECT_TIMEOUT_S = sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])
+call, overrides = sys.argv[1], json.loads(sys.argv[2])
+hub.CONNECT_TIMEOUT_S = hub.LOOK_TIMEOUT_S = float(sys.argv[3])
 constants.DOWNLOAD_CHUNK_SIZE = 100
 lines = []
 try:
@@ -56,13 +57,13 @@ class Machine:
     def __init__(self, cache: Path, hub_url: str) -> None:
         self.cache = cache
         self.environment = {"HF_ENDPOINT": hub_url, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        self.connect_timeout_s = 20.0
+        self.timeout_s = 30.0
         self.lines: list[str] = []
         self.stderr = ""
 
     def call(self, function: str, model: str = MODEL, **settings: Any) -> dict[str, Any]:
         outside = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "MISTRAL_SERVE_"))}
-        arguments = (function, json.dumps({"model": model} | settings), str(self.connect_timeout_s))
+        arguments = (function, json.dumps({"model": model} | settings), str(self.timeout_s))
         done = subprocess.run(
             [sys.executable, "-c", _DRIVER, *arguments],
             env=outside | self.environment,
@@ -259,15 +260,16 @@ def test_a_hub_that_cannot_be_resolved_is_told_in_one_sentence(tmp_path: Path) -
 
 def test_a_hub_that_never_answers_is_given_up(machine: Machine, hub: StubHub) -> None:
     hub.refuse["api"] = (0, "")
-    machine.connect_timeout_s = 0.3
+    machine.timeout_s = 0.3
     assert machine.call("prepare")["message"] == unreachable("no answer within 0.3 s")
 
 
 def test_planning_goes_on_without_the_hub_and_warns(machine: Machine, hub: StubHub) -> None:
     hub.refuse["api"] = (0, "")
+    machine.timeout_s = 0.2
     source = machine.call("inspect")
     assert (source["architecture"], source["download_bytes"], source["has_chat_template"]) == (None, None, None)
-    assert source["warnings"] == [unreachable("no answer within 1.5 s")]
+    assert source["warnings"] == [unreachable("no answer within 0.2 s")]
 
 
 def test_a_public_mistral_is_planned_without_asking_the_hub(machine: Machine, hub: StubHub) -> None:

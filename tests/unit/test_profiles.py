@@ -1,6 +1,5 @@
 """Prevents a shipped YAML file that nobody loads, that cannot be loaded, or that is chosen for the wrong model."""
 
-import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,17 +14,10 @@ from deploy import profiles
 from deploy.errors import UsageError
 from deploy.loading import load
 from deploy.schema import schema_of
-from deploy.settings import ENV_PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ["demo", "mistral-7b-autoscale", "mistral-7b-instruct-v0.3", "mistral-7b-v0.1"]
 every_profile = pytest.mark.parametrize("name", profiles.shipped())
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
-        monkeypatch.delenv(name)
 
 
 def leaves_of(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
