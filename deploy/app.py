@@ -17,8 +17,8 @@ from deploy.settings import Settings
 def build_app(args: Mapping[str, Any]) -> Application:
     """Build the application from settings, given as nested keys (``vllm: {max_model_len: …}``) or dotted ones.
 
-    HAProxy balances over the replicas and streams from each replica's own server, so the application is this one deployment:
-    no router process and no second hop.
+    HAProxy balances over the replicas and streams from each replica's own server, so the application is this one
+    deployment: no router process and no second hop.
 
     Raises:
         UsageError: a setting is wrong.

@@ -25,7 +25,7 @@ class CommandLine(Settings):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``serve.py``; returns its exit code: 0 clean stop, 1 starting failed, 2 a mistake in flags or configuration."""
+    """Run ``serve.py``; returns 0 after a clean stop, 1 when starting failed, 2 for a mistake in flags."""
     try:
         settings = load(argv=sys.argv[1:] if argv is None else list(argv), settings_class=CommandLine)
         engine_arguments.check(settings)
@@ -98,14 +98,19 @@ def resolve(settings: Settings, plan: Plan) -> Settings:
 def check_port(host: str, port: int) -> None:
     """Raise ``UsageError`` when the address cannot be listened on."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"port {port} is taken on {host}: stop what listens there, or choose another with --port") from None
-        raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port") from None
+            raise UsageError(
+                f"port {port} is taken on {host}: stop what listens there, or choose another with --port"
+            ) from None
+        raise UsageError(
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port"
+        ) from None
 
 
 def check_cores(plan: Plan, machine: Machine) -> None:
@@ -113,8 +118,8 @@ def check_cores(plan: Plan, machine: Machine) -> None:
     needed = plan.cores_per_replica * plan.replicas_min
     if plan.device == "cpu" and (free := free_cores(machine.cores)) < needed:
         raise UsageError(
-            f"{needed} cores are needed but {free} are free, because another deployment on this machine holds the rest: "
-            "stop it, or give both fewer with --hardware.cores-per-replica"
+            f"{needed} cores are needed but {free} are free, because another deployment on this machine holds the rest"
+            ": stop it, or give both fewer with --hardware.cores-per-replica"
         )
 
 
@@ -122,4 +127,6 @@ def check_engine_installed() -> None:
     """Raise ``UsageError`` when ray or vllm is not installed in this Python."""
     missing = [name for name in ("ray", "vllm") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"{' and '.join(missing)} not installed in {sys.executable}: run `make setup`, or `make serve`")
+        raise UsageError(
+            f"{' and '.join(missing)} not installed in {sys.executable}: run `make setup`, or `make serve`"
+        )

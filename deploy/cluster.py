@@ -25,7 +25,7 @@ LONGEST_BASE = 26
 """HAProxy's limit of 97 characters for a socket's path, less the run directory, Ray's 56-digit node id and the name."""
 
 DEREGISTRATION_S = 5
-"""A replica that goes away stays reachable this long, so that HAProxy takes it off its list first (Ray's default: 30)."""
+"""A replica that goes away stays reachable this long, while HAProxy takes it off its list (Ray's default: 30)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class RunDirectory:
         """
         base = user_directory()
         if len(str(base)) > LONGEST_BASE:
-            raise StartError(f"the temporary directory {base} has too long a path for sockets: set TMPDIR to a shorter one")
+            raise StartError(
+                f"the temporary directory {base} has too long a path for sockets: set TMPDIR to a shorter one"
+            )
         return cls(Path(tempfile.mkdtemp(prefix="r", dir=base)))
 
     @property
@@ -104,7 +106,8 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         # Whoever reaches Ray's ports can run code; other users of this machine do not have this token.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop" (ray_constants.py).
+        # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop"
+        # (ray_constants.py).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         BIND_VARIABLE: f"{settings.server.host}:{settings.server.port}",
     }

@@ -7,9 +7,16 @@ from typing import Any
 # An exception's last line, behind what vLLM's processes put before each of theirs:
 # (EngineCore pid=123) ERROR 11-23 16:40:02 [core.py:1374] RuntimeError: …
 _EXCEPTION = re.compile(
-    r"^(?:\(\S+ pid=\d+\) )?(?:ERROR \S+ \S+ \[\S+\] )?(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit): (?P<message>.+)$"
+    r"^(?:\(\S+ pid=\d+\) )?(?:ERROR \S+ \S+ \[\S+\] )?"
+    r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit): (?P<message>.+)$"
 )
-_WRAPPERS = ("See root cause above", "Worker failed with error", "Traceback (most recent call last)", "ray::", "[36mray::")
+_WRAPPERS = (
+    "See root cause above",
+    "Worker failed with error",
+    "Traceback (most recent call last)",
+    "ray::",
+    "[36mray::",
+)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TAIL_BYTES = 256 * 1024
 
@@ -25,7 +32,7 @@ def last_exception(text: str) -> str | None:
 
 
 def cause_in_logs(directory: Path) -> str | None:
-    """The last exception in a worker's log, the newest log first: the engine process writes there, not to its replica."""
+    """The last exception in a worker's log, the newest log first: that is where the engine process writes."""
     for path in sorted(directory.glob("worker-*"), key=lambda file: file.stat().st_mtime, reverse=True):
         with path.open("rb") as log:
             log.seek(max(0, path.stat().st_size - _TAIL_BYTES))

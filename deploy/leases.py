@@ -1,9 +1,9 @@
 """Cores and ports that deployments on one machine must not share, leased with file locks.
 
-vLLM binds its threads to whatever cores its process may use and Ray's CPU count reserves no particular core, so two replicas
-would compute on the same ones. Ray Serve gives every cluster the same range of replica ports, so one deployment's HAProxy
-could reach another's replica. The kernel drops a file lock when its process ends, however it ends: no lease outlives its
-holder.
+vLLM binds its threads to whatever cores its process may use and Ray's CPU count reserves no particular core, so two
+replicas would compute on the same ones. Ray Serve gives every cluster the same range of replica ports, so one
+deployment's HAProxy could reach another's replica. The kernel drops a file lock when its process ends, however it
+ends: no lease outlives its holder.
 """
 
 import os

@@ -144,13 +144,14 @@ def run(message: dict[str, Any]) -> int:
     try:
         serve_until_stopped(settings, RunDirectory(Path(message["run_directory"])))
     except ServeError as error:
-        logger.error("%s", error)
+        logger.error("%s", error)  # noqa: TRY400 (a person reads this: no traceback)
         return error.exit_code
     except SystemExit:
         # Ray's own SIGTERM handler, while Ray starts.
         return 0
     except Exception as error:
-        logger.error("starting failed: %s: %s", type(error).__name__, str(error).strip().splitlines()[-1:] or "")
+        last_line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        logger.error("starting failed: %s", last_line)  # noqa: TRY400 (a person reads this: no traceback)
         logger.debug("where it failed", exc_info=True)
         return StartError.exit_code
     finally:

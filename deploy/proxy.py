@@ -1,9 +1,10 @@
 """What stands between Ray Serve and HAProxy: mends the configuration that Ray writes, then becomes HAProxy.
 
-Ray Serve 2.60 lets an operator choose the HAProxy binary but not its configuration (``ray/serve/_private/haproxy_templates.py``).
-Its metrics and statistics listen on every interface, its own 502, 503 and 504 answers become bare 500 pages, and it has no
-way to refuse new requests while running ones finish. So ``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of this
-file. Started for every reload, it imports nothing but the standard library and the HAProxy package.
+Ray Serve 2.60 lets an operator choose the HAProxy binary but not its configuration
+(``ray/serve/_private/haproxy_templates.py``). Its metrics and statistics listen on every interface, its own 502, 503
+and 504 answers become bare 500 pages, and it has no way to refuse new requests while running ones finish. So
+``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of this file. Started for every reload, it imports nothing but
+the standard library and the HAProxy package.
 """
 
 import json
@@ -64,7 +65,9 @@ def _frontend_rules() -> str:
 def _replace(config: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:
     mended, count = re.subn(pattern, replacement, config, flags=re.MULTILINE)
     if count == 0:
-        raise ValueError(f"Ray Serve's HAProxy configuration has no line like {pattern!r}: this Ray version is not supported")
+        raise ValueError(
+            f"Ray Serve's HAProxy configuration has no line like {pattern!r}: this Ray version is not supported"
+        )
     return mended
 
 
@@ -101,7 +104,7 @@ def main(arguments: list[str]) -> None:
     path = Path(arguments[arguments.index("-f") + 1])
     path.write_text(mend(path.read_text(), os.environ.get(BIND_VARIABLE)))
     binary = get_haproxy_binary()
-    os.execv(binary, [binary, *arguments])
+    os.execv(binary, [binary, *arguments])  # noqa: S606 (this process becomes HAProxy)
 
 
 def write_launcher(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""HAProxy's admin socket: stop taking new requests, and count those that run (HAProxy management guide, section 9.3)."""
+"""HAProxy's admin socket: stop taking new requests, and count the running ones (HAProxy management guide, 9.3)."""
 
 import csv
 import io

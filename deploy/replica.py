@@ -20,8 +20,9 @@ logger = logging.getLogger("ray.serve")
 def keep_to_loopback() -> None:
     """Make Ray Serve's gRPC server in this replica listen on loopback.
 
-    Ray 2.60 starts it on every interface, whatever the node's address (``ray/serve/_private/replica.py``), and whoever reaches
-    it can run code here. Only for a cluster on one machine: between nodes the server must be reachable.
+    Ray 2.60 starts it on every interface, whatever the node's address (``ray/serve/_private/replica.py``), and
+    whoever reaches it can run code here. Only for a cluster on one machine: between nodes the server must be
+    reachable.
     """
     from ray.serve._private import replica as internals
 
@@ -32,7 +33,8 @@ def keep_to_loopback() -> None:
 class ModelReplica:
     """One replica of the model, on cores of its own."""
 
-    async def __init__(self, settings: Mapping[str, Any]) -> None:
+    # Ray Serve awaits it; mypy knows synchronous constructors only.
+    async def __init__(self, settings: Mapping[str, Any]) -> None:  # type: ignore[misc]
         if BIND_VARIABLE in os.environ:
             keep_to_loopback()
         resolved = Settings.model_validate(settings)

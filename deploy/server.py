@@ -1,9 +1,9 @@
 """Ray Serve LLM's server and engine as a replica runs them: no needless process, and the place for the gateway.
 
-On a CPU vLLM insists on a worker process beside the engine process, because OpenMP reads its thread binding once, when a
-process starts (``vllm/platforms/cpu.py``, ``check_and_update_config``). The engine process is itself spawned, so setting
-that environment before it starts serves the same purpose, and the model runs inside the engine process. That saves
-starting one Python process and a hop through shared memory in every step.
+On a CPU vLLM insists on a worker process beside the engine process, because OpenMP reads its thread binding once,
+when a process starts (``vllm/platforms/cpu.py``, ``check_and_update_config``). The engine process is itself spawned,
+so setting that environment before it starts serves the same purpose, and the model runs inside the engine process.
+That saves starting one Python process and a hop through shared memory in every step.
 """
 
 import os

@@ -1,8 +1,8 @@
 """``serve.py``'s own process: starts the deployment in a child, passes signals on, and leaves nothing behind.
 
-The child runs in a session of its own, so that Ctrl-C in a terminal reaches this process only and not Ray, HAProxy and the
-engines, which would cut every running request. Whatever way the child ends, all its descendants are ended after it; when
-this process is killed, the kernel sends the child SIGTERM and the child does the same.
+The child runs in a session of its own, so that Ctrl-C in a terminal reaches this process only and not Ray, HAProxy
+and the engines, which would cut every running request. Whatever way the child ends, all its descendants are ended
+after it; when this process is killed, the kernel sends the child SIGTERM and the child does the same.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Takes JSON that `curl -d` calls a form.
 
-`curl URL -d '{…}'` sends `application/x-www-form-urlencoded` unless told otherwise, and vLLM would answer 415. No endpoint of
-vLLM's takes such a form, so the body can only be meant as JSON.
+`curl URL -d '{…}'` sends `application/x-www-form-urlencoded` unless told otherwise, and vLLM would answer 415. No
+endpoint of vLLM's takes such a form, so the body can only be meant as JSON.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping

@@ -40,7 +40,9 @@ class Cluster:
 
 def cluster_environment(folder: Path) -> dict[str, str]:
     """The environment that the guide names for every node of a cluster, here with HAProxy's files in ``folder``."""
-    environment = os.environ | serve_environment(Settings.model_construct()) | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment = (
+        os.environ | serve_environment(Settings.model_construct()) | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    )
     environment["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"] = str(folder / "haproxy.cfg")
     environment["PYTHONPATH"] = str(ROOT)
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -54,7 +56,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     address = f"127.0.0.1:{free_port()}"
     folder = tmp_path_factory.mktemp("ray")
     environment = cluster_environment(folder)
-    command = [BIN / "ray", "start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--num-cpus=2", "--include-dashboard=false"]
+    command = [
+        str(BIN / "ray"),
+        "start",
+        "--head",
+        "--block",
+        f"--port={address.rpartition(':')[2]}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+    ]
     command += ["--disable-usage-stats"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     family = psutil.Process(process.pid)
@@ -89,7 +99,8 @@ def test_serve_py_deploys_onto_the_cluster_that_ray_address_names(cluster: Clust
 @contextmanager
 def serve_run(*arguments: str, environment: dict[str, str]) -> Iterator[None]:
     """`serve run` until the block ends; Ctrl-C then shuts Ray Serve down on the cluster."""
-    process = subprocess.Popen([BIN / "serve", "run", *arguments], env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
+    command = [str(BIN / "serve"), "run", *arguments]
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:

@@ -1,4 +1,6 @@
-"""Prevents: requests cut by Ctrl-C, processes and ports left behind, one deployment taking another down, a silent crash."""
+"""Prevents: requests cut by Ctrl-C, processes and ports left behind, one deployment taking another down,
+a silent crash.
+"""
 
 import json
 import signal
@@ -66,7 +68,9 @@ def test_a_second_deployment_is_told_why_not_and_a_second_sigint_ends_the_first_
     refused = subprocess.run(same_port, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
     assert f"port {deployment.port} is taken" in refused.stderr
-    other_port = subprocess.run([*same_port[:2], "--port", "0"], capture_output=True, text=True, timeout=60, check=False)
+    other_port = subprocess.run(
+        [*same_port[:2], "--port", "0"], capture_output=True, text=True, timeout=60, check=False
+    )
     assert other_port.returncode == 2
     second = Deployment()
     assert second.wait(timeout_s=60) == 2

@@ -1,4 +1,6 @@
-"""Prevents: a fresh `make serve` that does not answer, an endpoint that is missing, a figure in the plan that is not vLLM's."""
+"""Prevents: a fresh `make serve` that does not answer, an endpoint that is missing,
+a figure in the plan that is not vLLM's.
+"""
 
 import json
 import re
@@ -53,7 +55,7 @@ def test_a_plain_curl_command_gets_its_answer(server: Deployment) -> None:
 def test_the_openai_client_streams_a_chat_as_it_would_from_openai(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model="demo",
-        messages=QUESTION,  # type: ignore[arg-type]  # a plain dict, as in the client's own documentation
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
         temperature=0,
         max_tokens=20,
         stream=True,
@@ -63,7 +65,9 @@ def test_the_openai_client_streams_a_chat_as_it_would_from_openai(client: openai
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert "Paris" in text
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == len([c for c in chunks if c.choices and c.choices[0].delta.content]) + 1
+    assert (
+        chunks[-1].usage.completion_tokens == len([c for c in chunks if c.choices and c.choices[0].delta.content]) + 1
+    )
 
 
 def test_the_openai_client_lists_models_and_completes_text(client: openai.OpenAI) -> None:
@@ -83,7 +87,9 @@ def test_the_openai_client_gets_its_typed_errors(client: openai.OpenAI) -> None:
 
 
 def test_the_responses_endpoint_answers(client: openai.OpenAI) -> None:
-    response = client.responses.create(model="demo", input="What is the capital of France?", max_output_tokens=20, temperature=0)
+    response = client.responses.create(
+        model="demo", input="What is the capital of France?", max_output_tokens=20, temperature=0
+    )
     assert "Paris" in response.output_text
 
 
@@ -121,7 +127,8 @@ def test_nothing_listens_beyond_loopback(server: Deployment) -> None:
         (process.name(), connection.laddr)
         for process in server.family()
         for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.ip not in {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     ]
     assert wide == []
 
@@ -136,7 +143,6 @@ def test_prompts_are_in_no_log(server: Deployment, http: httpx.Client) -> None:
         for argument in process.cmdline()
         if argument.startswith("--log_dir=")
     )
-
 
     found = [file for file in Path(session).rglob("*") if file.is_file() and marker.encode() in file.read_bytes()]
     assert found == []

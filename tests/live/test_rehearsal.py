@@ -1,4 +1,6 @@
-"""Prevents: a rehearsal that does not start, or that measures and fits something else than Mistral 7B's architecture."""
+"""Prevents: a rehearsal that does not start,
+or that measures and fits something else than Mistral 7B's architecture.
+"""
 
 import re
 
@@ -32,7 +34,16 @@ def check(deployment: Deployment) -> None:
 
 @pytest.mark.live
 def test_a_rehearsal_of_two_layers_serves_mistrals_architecture_with_its_own_tokenizer() -> None:
-    flags = ("--rehearse", "--rehearse-layers", "2", "--max-model-len", "1024", "--kv-cache-gib", "0.25", "--enforce-eager")
+    flags = (
+        "--rehearse",
+        "--rehearse-layers",
+        "2",
+        "--max-model-len",
+        "1024",
+        "--kv-cache-gib",
+        "0.25",
+        "--enforce-eager",
+    )
     with serving(*flags) as deployment:
         check(deployment)
         assert plan_in(deployment)["model"]["architecture"] == "MistralForCausalLM"

@@ -101,7 +101,9 @@ def test_a_killed_replica_costs_only_its_own_streams_and_comes_back() -> None:
             orphans = victim.children(recursive=True)
             victim.kill()
             killed = time.monotonic()
-            eventually(lambda: len(engines(deployment)) == 2 and not any(p.is_running() for p in orphans), 120, "it returns")
+            eventually(
+                lambda: len(engines(deployment)) == 2 and not any(p.is_running() for p in orphans), 120, "it returns"
+            )
             eventually(lambda: len(replica_ports(deployment)) == 2, 120, "it serves again")
             time.sleep(5)
         assert running.broken(since=killed) == []

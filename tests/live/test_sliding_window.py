@@ -1,12 +1,11 @@
 """Prevents: a sliding window that is configured but not applied, or applied but not saving memory.
 
-Weights and activations are float32 here, so that greedy tokens must be equal without any tolerance: in bfloat16 two correct
-implementations round differently and may pick the other of two nearly equal tokens.
+Weights and activations are float32 here, so that greedy tokens must be equal without any tolerance: in bfloat16 two
+correct implementations round differently and may pick the other of two nearly equal tokens.
 """
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,9 @@ def text_of(tokens: int, tokenizer: Any) -> list[int]:
     """A prompt of exactly ``tokens`` tokens in which what stands early matters for what comes last."""
     facts = "The lighthouse keeper is called Ottilie Brandt. Her secret number is 4817. "
     filler = " ".join(f"On day {day} the ship number {day * 7 % 101} passed the harbour." for day in range(tokens))
-    tail = tokenizer(" Question: what is the keeper called, and what is her secret number? Answer: she is called").input_ids
+    tail = tokenizer(
+        " Question: what is the keeper called, and what is her secret number? Answer: she is called"
+    ).input_ids
     body = tokenizer(facts + filler).input_ids[: tokens - len(tail)]
     return [*body, *tail]
 
@@ -106,14 +107,16 @@ def metric(deployment: Deployment, pattern: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def observed(directory: Path, windowless: Path, prompts: dict[str, list[int]]) -> Iterator[dict[str, Any]]:
+def observed(directory: Path, windowless: Path, prompts: dict[str, list[int]]) -> dict[str, Any]:
     """What each of the two servers answered and used; they run one after the other."""
     seen: dict[str, Any] = {}
     for name, path in {"window": directory, "full": windowless}.items():
         with serving("--model", str(path), "--served-model-name", "m", *FLAGS) as deployment:
             seen[name] = {key: served(deployment, "m", prompts[key]) for key in ("shorter", "longer")}
-            seen[name]["blocks"], seen[name]["block_size"] = most_blocks_while_decoding(deployment, "m", prompts["long"])
-    yield seen
+            seen[name]["blocks"], seen[name]["block_size"] = most_blocks_while_decoding(
+                deployment, "m", prompts["long"]
+            )
+    return seen
 
 
 @pytest.mark.parametrize("prompt", ["shorter", "longer"])

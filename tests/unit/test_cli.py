@@ -12,7 +12,6 @@ import pytest
 from deploy import cli
 from deploy.machine import Machine
 
-
 GIB = 1024**3
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Machine(cores=(0, 1), memory_bytes=24 * GIB, free_memory_bytes=20 * GIB, gpus=())
@@ -132,7 +131,9 @@ def test_the_dry_run_needs_neither_ray_nor_vllm() -> None:
         "from deploy.cli import main\n"
         "sys.exit(main(['--dry-run']))\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("model:\n")
 

@@ -22,7 +22,9 @@ def headers_seen(headers: list[tuple[bytes, bytes]], kind: str = "http") -> list
     return list(seen[0])
 
 
-@pytest.mark.parametrize("value", [b"application/x-www-form-urlencoded", b"application/x-www-form-urlencoded; charset=utf-8"])
+@pytest.mark.parametrize(
+    "value", [b"application/x-www-form-urlencoded", b"application/x-www-form-urlencoded; charset=utf-8"]
+)
 def test_a_forms_content_type_becomes_json(value: bytes) -> None:
     assert headers_seen([(b"host", b"a"), (b"content-type", value)]) == [
         (b"host", b"a"),
@@ -30,7 +32,9 @@ def test_a_forms_content_type_becomes_json(value: bytes) -> None:
     ]
 
 
-@pytest.mark.parametrize("headers", [[], [(b"content-type", b"application/json")], [(b"content-type", b"multipart/form-data; b=1")]])
+@pytest.mark.parametrize(
+    "headers", [[], [(b"content-type", b"application/json")], [(b"content-type", b"multipart/form-data; b=1")]]
+)
 def test_any_other_request_passes_unchanged(headers: list[tuple[bytes, bytes]]) -> None:
     assert headers_seen(headers) == headers
 

@@ -1,4 +1,6 @@
-"""Prevents: two replicas on the same cores, two deployments on the same replica ports, and leases that outlive their holder."""
+"""Prevents: two replicas on the same cores, two deployments on the same replica ports,
+and leases that outlive their holder.
+"""
 
 import subprocess
 import sys

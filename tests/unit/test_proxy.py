@@ -1,4 +1,6 @@
-"""Prevents: HAProxy listening wider than asked, bare error pages, lost request ids, and a silent change in Ray's template."""
+"""Prevents: HAProxy listening wider than asked, bare error pages, lost request ids,
+and a silent change in Ray's template.
+"""
 
 import json
 import re
@@ -69,7 +71,9 @@ def test_mending_twice_changes_nothing_more() -> None:
     assert mend(once, None) == once
 
 
-@pytest.mark.parametrize("line", ["    balance leastconn\n", "    bind :9101\n", "  bind *:8404\n", "    bind 127.0.0.1:8000\n"])
+@pytest.mark.parametrize(
+    "line", ["    balance leastconn\n", "    bind :9101\n", "  bind *:8404\n", "    bind 127.0.0.1:8000\n"]
+)
 def test_a_configuration_without_a_line_that_must_be_mended_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="this Ray version is not supported"):
         mend(WRITTEN_BY_RAY.replace(line, ""), None)

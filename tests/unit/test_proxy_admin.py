@@ -13,7 +13,7 @@ HEADER = "# pxname,svname,scur,smax\n"
 
 
 class Haproxy:
-    """Answers the admin socket's commands; ``sessions`` is what each `show stat` finds running, the last one for ever."""
+    """Answers the admin socket's commands; each `show stat` finds the next of ``sessions`` running, then the last."""
 
     def __init__(self, path: Path, sessions: list[int]) -> None:
         self.sessions = sessions
@@ -34,7 +34,8 @@ class Haproxy:
                 self.commands.append(command)
                 if command == "show stat":
                     running = self.sessions.pop(0) if len(self.sessions) > 1 else self.sessions[0]
-                    rows = f"http_frontend,FRONTEND,9,9\nmodel,replica,{running},9\nmodel,BACKEND,{running},9\nnone,BACKEND,,\n"
+                    replica = f"model,replica,{running},9\nmodel,BACKEND,{running},9\n"
+                    rows = f"http_frontend,FRONTEND,9,9\n{replica}none,BACKEND,,\n"
                     connection.sendall((HEADER + rows).encode())
 
     def close(self) -> None:
