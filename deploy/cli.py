@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from deploy import engine_arguments
 from deploy.errors import ServeError, UsageError
+from deploy.gateway import stack
 from deploy.leases import free_cores
 from deploy.loading import load
 from deploy.machine import Machine, measure
@@ -48,11 +49,17 @@ def plan_for(settings: Settings, machine: Machine, *, starting: bool) -> Plan:
 def start(settings: Settings) -> int:
     """Check, prepare the model with progress on stderr, then serve until stopped."""
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    settings = with_absolute_paths(settings)
     check_engine_installed()
     machine = measure()
     plan = plan_for(settings, machine, starting=True)
-    if "RAY_ADDRESS" not in os.environ:
+    engine_arguments.check_values(settings)
+    if "RAY_ADDRESS" in os.environ:
+        # The key file lies on the nodes.
+        stack.check(settings)
+    else:
         check_port(settings.server.host, settings.server.port)
+        stack.Gateway(settings)
         check_cores(plan, machine)
         prepare(settings, lambda text: print(text, file=sys.stderr, flush=True))
         # What could not be known before a download is known now.
@@ -93,6 +100,13 @@ def resolve(settings: Settings, plan: Plan) -> Settings:
         }
     )
     return settings.model_copy(update={"hardware": hardware, "vllm": vllm, "served_model_name": plan.source.name})
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """The settings with a key file that every process finds, wherever it was started."""
+    if (file := settings.gateway.keys_file) is None:
+        return settings
+    return settings.model_copy(update={"gateway": settings.gateway.model_copy(update={"keys_file": file.absolute()})})
 
 
 def check_port(host: str, port: int) -> None:

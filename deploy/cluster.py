@@ -82,6 +82,8 @@ def serve_environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(settings.scaling.drain_timeout_s) + DEREGISTRATION_S),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DEREGISTRATION_S),
         "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
+        # vLLM's server does not block its event loop; a thread of its own would cost a hop for every chunk.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": settings.log.engine_level.upper(),

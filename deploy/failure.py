@@ -17,6 +17,9 @@ _WRAPPERS = (
     "ray::",
     "[36mray::",
 )
+# pydantic says what is wrong below the exception's line: "  Value error, Unknown quantization method … [type=…".
+_VALIDATION = re.compile(r"\d+ validation errors? for \w+$")
+_VALIDATION_DETAIL = re.compile(r"^(?:\(\S+ pid=\d+\) )?\s+(?:Value error, )(?P<message>.+?)(?: \[type=.*)?$")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TAIL_BYTES = 256 * 1024
 
@@ -24,10 +27,12 @@ _TAIL_BYTES = 256 * 1024
 def last_exception(text: str) -> str | None:
     """The message of the last Python exception in ``text`` that does not merely wrap another one."""
     found = None
-    for line in text.splitlines():
-        match = _EXCEPTION.match(_COLOUR.sub("", line))
+    for line in _COLOUR.sub("", text).splitlines():
+        match = _EXCEPTION.match(line)
         if match and not any(wrapper in match["message"] for wrapper in _WRAPPERS):
             found = match["message"].strip()
+        elif (detail := _VALIDATION_DETAIL.match(line)) and found and _VALIDATION.search(found):
+            found = detail["message"]
     return found
 
 

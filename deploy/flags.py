@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic_settings import CliSettingsSource
 
 from deploy.errors import UsageError
-from deploy.profiles import parse_yaml
+from deploy.strict_yaml import parse_yaml
 from deploy.schema import Leaf, schema_of, shown
 from deploy.settings import Settings
 

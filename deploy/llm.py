@@ -67,6 +67,7 @@ def deployment_options(settings: Settings) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": scaling.drain_timeout_s,
         "graceful_shutdown_wait_loop_s": 1.0,
         "ray_actor_options": {"num_cpus": 0},
+        "logging_config": {"enable_access_log": False},
         "placement_group_bundles": worker_bundles(settings),
         "placement_group_strategy": "PACK",
     }

@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from deploy import engine_process
+from deploy.gateway.stack import Gateway
 from deploy.leases import lease_cores
 from deploy.machine import measure
 from deploy.proxy import BIND_VARIABLE
@@ -38,18 +40,22 @@ class ModelReplica:
         if BIND_VARIABLE in os.environ:
             keep_to_loopback()
         resolved = Settings.model_validate(settings)
+        # First, because a key file that cannot be used should not cost the minutes in which a model loads.
+        gateway = Gateway(resolved)
         if resolved.hardware.device == "cpu":
             self._cores = lease_cores(resolved.hardware.cores_per_replica or 1, measure().cores)
             os.sched_setaffinity(0, self._cores.ids)
-        self._server = await self._start(resolved)
+            engine_process.start(self._cores.ids)
+        self._server = await self._start(resolved, gateway)
 
-    async def _start(self, settings: Settings) -> Any:
+    async def _start(self, settings: Settings, gateway: Gateway) -> Any:
         from deploy.llm import llm_config
         from deploy.model import prepare
         from deploy.server import MistralServer
 
         prepared = await asyncio.to_thread(prepare, settings, logger.info)
         server = MistralServer.sync_init(llm_config(settings, prepared))
+        server.gateway = gateway
         await server.start()
         return server
 

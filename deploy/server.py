@@ -6,15 +6,14 @@ so setting that environment before it starts serves the same purpose, and the mo
 That saves starting one Python process and a hop through shared memory in every step.
 """
 
-import os
-from collections.abc import Sequence
+import multiprocessing
 from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
 
-from deploy.gateway.content_type import FormIsJson
+from deploy.gateway.stack import Gateway
 
 
 class FilesAreLocal(CallbackBase):  # type: ignore[misc]  # ray is untyped
@@ -25,9 +24,11 @@ class FilesAreLocal(CallbackBase):  # type: ignore[misc]  # ray is untyped
         self.ctx.run_init_node = False
 
 
-def openmp_environment(cores: Sequence[int]) -> dict[str, str]:
-    """What makes GNU OpenMP run one thread on each of ``cores`` (libgomp manual, GOMP_CPU_AFFINITY)."""
-    return {"OMP_NUM_THREADS": str(len(cores)), "GOMP_CPU_AFFINITY": " ".join(map(str, cores))}
+def fork_engine_process() -> None:
+    """Make vLLM fork its engine process from the server of ``deploy.engine_process``; by itself it would spawn one."""
+    from vllm.v1.engine import utils
+
+    utils.get_mp_context = lambda: multiprocessing.get_context("forkserver")
 
 
 class ReplicaEngine(VLLMEngine):  # type: ignore[misc]  # ray is untyped
@@ -38,17 +39,18 @@ class ReplicaEngine(VLLMEngine):  # type: ignore[misc]  # ray is untyped
         parallel = config.parallel_config
         if config.device_config.device_type == "cpu" and parallel.world_size == 1:
             parallel.distributed_executor_backend = "uni"
-            os.environ.update(openmp_environment(sorted(os.sched_getaffinity(0))))
+            fork_engine_process()
         return engine_args, frontend_args, config
 
 
 class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
-    """vLLM's OpenAI server around one engine."""
+    """vLLM's OpenAI server around one engine, behind ``gateway``, which the replica sets."""
 
     _default_engine_cls = ReplicaEngine
+    gateway: Gateway
 
     async def __serve_build_asgi_app__(self) -> Any:
-        return FormIsJson(await super().__serve_build_asgi_app__())
+        return self.gateway.around(await super().__serve_build_asgi_app__())
 
     async def _start_engine(self) -> None:
         # Without Ray Serve LLM's telemetry, which would start an actor of its own in every cluster.

@@ -4,6 +4,7 @@ Everything that configures the product ends here: ``serve.py``'s flags, the prof
 ``serve run deploy.app:build_app key=value``, and the ``args`` of a RayService. Imports neither ray nor vllm.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -53,6 +54,30 @@ class ServerSettings(Group):
         ge=0,
         le=3600,
     )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the server; a name other than ``localhost`` counts as reachable."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class GatewaySettings(Group):
+    """Who may call the server."""
+
+    keys: Literal["auto", "on", "off"] = option(
+        "auto",
+        "Whether requests need an API key. `auto`: when `gateway.keys_file` is given, or the server listens beyond "
+        "loopback. In YAML, write `off` and `on` in quotes.",
+    )
+    keys_file: Path | None = option(
+        None,
+        "File of API keys, made by `python -m deploy.keys`; a change takes effect without a restart.",
+        unset="no keys",
+    )
+    open_metrics: bool = option(False, "Answer `/metrics` without a key where requests need one.")
 
 
 class ScalingSettings(Group):
@@ -290,6 +315,7 @@ class Settings(BaseSettings):
         {}, "Any further vLLM engine argument as KEY=VALUE; repeatable, checked before anything starts.", flag="engine"
     )
     server: ServerSettings = option(ServerSettings(), "Where the server listens, and how it starts and stops.")
+    gateway: GatewaySettings = option(GatewaySettings(), "Who may call the server.")
     scaling: ScalingSettings = option(ScalingSettings(), "How many replicas run, and when their number changes.")
     hardware: HardwareSettings = option(HardwareSettings(), "What a replica runs on.")
     vllm: VllmSettings = option(VllmSettings(), "vLLM's engine arguments that operators set most.")
@@ -319,6 +345,13 @@ class Settings(BaseSettings):
             if key in own:
                 raise ValueError(f"engine argument {key!r} has a setting of its own: use {own[key]}")
         return self
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether requests need an API key: what ``gateway.keys`` says, with ``auto`` resolved."""
+        if self.gateway.keys == "auto":
+            return self.gateway.keys_file is not None or not self.server.is_loopback
+        return self.gateway.keys == "on"
 
     @property
     def target_ongoing_requests(self) -> float:

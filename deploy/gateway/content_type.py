@@ -4,13 +4,7 @@
 endpoint of vLLM's takes such a form, so the body can only be meant as JSON.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from deploy.gateway.asgi import App, Receive, Scope, Send
 
 _FORM = b"application/x-www-form-urlencoded"
 _JSON = (b"content-type", b"application/json")

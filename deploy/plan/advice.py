@@ -1,6 +1,5 @@
 """Warnings: what an operator would want to know before starting, and only that."""
 
-import ipaddress
 from collections.abc import Iterator
 
 from deploy.architecture import ModelSource
@@ -19,10 +18,16 @@ SLOW_ON_CPU = 4 * GIB
 
 
 def exposure(settings: Settings) -> Iterator[str]:
-    """Listening on the network without a key."""
+    """Listening on the network without a key, or with vLLM's own."""
     host = settings.server.host
-    if not _is_loopback(host) and not settings.engine.get("api_key"):
-        yield f"server.host is {host}, so anyone who reaches this port can use the model: no API key is set"
+    if settings.server.is_loopback:
+        return
+    if settings.engine.get("api_key"):
+        yield "engine argument api_key leaves some of vLLM's routes open: use gateway.keys_file instead"
+    elif not settings.keys_required:
+        yield f"server.host is {host}, so anyone who reaches this port can use the model: gateway.keys is off"
+    elif settings.gateway.keys_file is None:
+        yield f"server.host is {host}, which needs API keys: it will not start without gateway.keys_file"
 
 
 def about_model(settings: Settings, source: ModelSource) -> Iterator[str]:
@@ -77,10 +82,3 @@ def about_kv_cache(settings: Settings, budget: Budget, layout: KvLayout, length:
             f"max_num_seqs is {sequences} but the KV cache holds only {fitting} sequences of {typical} tokens: "
             "beyond them vLLM interrupts sequences and computes them again"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -26,7 +26,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m tests.bench",
         description="Measure mistral-serve, bare vLLM and transformers in one run on this machine: docs/benchmarks.md",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats (default: 3)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        choices=range(1, 11),
+        default=3,
+        metavar="N",
+        help="interleaved repeats, at most 10 (3)",
+    )
     parser.add_argument("--quick", action="store_true", help="one repeat, few requests: for a look, not for figures")
     parser.add_argument("--only", choices=("throughput", "window"), help="measure one part (default: both)")
     parser.add_argument(

@@ -1,8 +1,8 @@
 """transformers' ``generate`` on prompts from stdin: ``python -m tests.bench.generate MODEL_DIRECTORY``.
 
 A program of its own, so that its memory is gone afterwards. Reads one JSON object with ``prompts`` (by batch size),
-``warm_up`` (more prompts) and ``output_tokens``. Writes JSON lines: ``ready`` when the model is loaded, its ``memory``
-after the warm-up, then one ``load`` a batch size.
+``warm_up`` (more prompts) and ``output_tokens``. Writes JSON lines: ``ready`` when the model is loaded, one ``load`` a
+batch size, and at last its ``processes``.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from tests.bench.client import Answer, summarise
-from tests.bench.memory import memory_of
+from tests.bench.processes import Family
 
 
 class FirstToken:
@@ -39,13 +39,15 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16).eval()
     write({"ready": True})
     generate(tokenizer, model, task["warm_up"], task["output_tokens"])
-    write({"memory": [process.model_dump() for process in memory_of([psutil.Process()])]})
+    family = Family([psutil.Process()])
     for batch, prompts in task["prompts"].items():
         size = int(batch)
         answers = []
         for first in range(0, len(prompts), size):
             answers += generate(tokenizer, model, prompts[first : first + size], task["output_tokens"])
         write({"load": summarise(size, answers).model_dump()})
+    processes = family.after_load()
+    write({"processes": [process.model_dump() for process in processes], "others": family.others_share(processes)})
 
 
 def write(value: dict[str, Any]) -> None:

@@ -4,14 +4,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from tests.bench.figures import Goal, concurrencies, goals, over, spread
-from tests.bench.results import Bench, Measured, ProcessMemory, Repeat, Window
+from tests.bench.figures import Goal, concurrencies, goals, spread
+from tests.bench.results import Bench, Measured, Process, Repeat, Window
 
 SYSTEMS = {"product": "mistral-serve", "vllm": "bare vLLM", "transformers": "transformers"}
 GIB = 1024**3
 MIB = 1024**2
+SMALL = 10 * MIB
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -26,7 +25,7 @@ def render(bench: Bench) -> str:
     if bench.repeats:
         parts += ["**Goals**", goals_table(bench.repeats), "**Throughput and time to first token**"]
         parts += [throughput_table(bench.repeats), "**Start and idle memory**", start_table(bench.repeats)]
-        parts += ["**Processes**", process_table(bench.repeats[0])]
+        parts += ["**Processes, in the first repeat**", process_table(bench.repeats[0])]
     if bench.windows:
         parts += ["**Sliding window**", window_table(bench.windows)]
     return "\n\n".join(parts)
@@ -37,10 +36,10 @@ def conditions(bench: Bench) -> str:
     machine = bench.machine
     memory = f"{machine['memory_bytes'] / GIB:.0f} GiB"
     packages = ", ".join(f"{name} {version}" for name, version in bench.versions.items())
-    return (
-        f"{bench.date}, {machine['cpu']}, {machine['cores']} cores, {memory} of memory; {packages}; "
-        f"{len(bench.repeats)} repeat(s). Cells: median (smallest–largest) over the repeats."
-    )
+    text = f"{bench.date}, {machine['cpu']}, {machine['cores']} cores, {memory} of memory; {packages}."
+    if len(bench.repeats) < 2:
+        return text
+    return f"{text} {len(bench.repeats)} repeats; cells are median (smallest–largest) over them."
 
 
 def goals_table(repeats: Sequence[Repeat]) -> str:
@@ -74,25 +73,30 @@ def throughput_table(repeats: Sequence[Repeat]) -> str:
 
 
 def start_table(repeats: Sequence[Repeat]) -> str:
-    """Seconds until each system can serve, and what it takes while it idles."""
+    """Seconds until each system can serve, what it takes while it idles, and how quiet the machine was."""
     rows = []
     for key, name in SYSTEMS.items():
-        start = over(repeats, lambda repeat, key=key: _of(repeat, key).start_s)  # type: ignore[misc]
-        memory = over(repeats, lambda repeat, key=key: _of(repeat, key).pss_bytes / MIB)  # type: ignore[misc]
-        rows.append([name, start.text(1), len(_of(repeats[0], key).memory), memory.text(0)])
-    return table(["system", "start to ready, s", "processes", "idle memory (PSS), MiB"], rows)
+        starts = [_of(repeat, key) for repeat in repeats]
+        start = spread(one.start_s for one in starts)
+        memory = spread(one.pss_bytes / MIB for one in starts)
+        others = max(one.others_share for one in starts)
+        rows.append([name, start.text(1), len(starts[0].processes), memory.text(0), f"{others:.1%}"])
+    return table(
+        ["system", "start to ready, s", "processes", "idle memory (PSS), MiB", "CPU of other programs, at most"],
+        rows,
+    )
 
 
 def process_table(repeat: Repeat) -> str:
-    """The idle processes of the two servers in one repeat; those below 10 MiB are summed up."""
+    """The processes of the two servers in one repeat; those that take less than 10 MiB are summed up."""
     rows: list[list[object]] = []
     for key in ("product", "vllm"):
-        memory = _of(repeat, key).memory
-        large = [process for process in memory if process.pss_bytes >= 10 * MIB]
-        rows += [[SYSTEMS[key], f"`{process.name}`", *_mebibytes([process])] for process in large]
-        if small := [process for process in memory if process.pss_bytes < 10 * MIB]:
-            rows.append([SYSTEMS[key], f"{len(small)} smaller", *_mebibytes(small)])
-    return table(["system", "process", "RSS, MiB", "PSS, MiB"], rows)
+        processes = _of(repeat, key).processes
+        large = [process for process in processes if process.pss_bytes >= SMALL]
+        small = [process for process in processes if process.pss_bytes < SMALL]
+        rows += [[SYSTEMS[key], f"`{process.name}`", *_use_of([process])] for process in large]
+        rows.append([SYSTEMS[key], f"{len(small)} smaller", *_use_of(small)])
+    return table(["system", "process", "idle RSS, MiB", "idle PSS, MiB", "CPU time under load, s"], rows)
 
 
 def window_table(windows: Sequence[Window]) -> str:
@@ -121,9 +125,9 @@ def _compared(name: str, ours: float, theirs: float, digits: int) -> list[object
     return [name, f"{ours:,.{digits}f}", f"{theirs:,.{digits}f}", f"{ours / theirs:.1f}×"]
 
 
-def _mebibytes(processes: Sequence[ProcessMemory]) -> list[str]:
+def _use_of(processes: Sequence[Process]) -> list[str]:
     rss, pss = sum(process.rss_bytes for process in processes), sum(process.pss_bytes for process in processes)
-    return [f"{rss / MIB:.0f}", f"{pss / MIB:.0f}"]
+    return [f"{rss / MIB:.0f}", f"{pss / MIB:.0f}", f"{sum(process.cpu_s for process in processes):.1f}"]
 
 
 def _of(repeat: Repeat, system: str) -> Measured:
@@ -139,8 +143,8 @@ def main(argv: Sequence[str]) -> int:
         return 2
     try:
         bench = Bench.model_validate_json(Path(argv[0]).read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        print(f"report: {argv[0]} cannot be read as a result of the bench: {error}", file=sys.stderr)
+    except (OSError, ValueError):
+        print(f"report: {argv[0]} cannot be read as a result of the bench: give a file that it wrote", file=sys.stderr)
         return 2
     print(render(bench))
     return 0

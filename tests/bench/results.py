@@ -42,19 +42,28 @@ class Load(Record):
         return f"{self.concurrency}: {self.tokens_per_s:.1f} tokens/s, TTFT p50 {self.ttft_p50_s * 1000:.0f} ms"
 
 
-class ProcessMemory(Record):
-    """Memory of one process: resident, and proportional (shared pages divided by the number of sharers)."""
+class Process(Record):
+    """One process of a system: its idle memory, and the CPU time that it took during the loads.
+
+    RSS counts every page that the process has in memory, PSS divides shared pages by the number of sharers.
+    """
 
     name: str
     rss_bytes: int
     pss_bytes: int
+    cpu_s: float
 
 
 class Measured(Record):
-    """One start of one system: how long it took, its idle memory after the warm-up, and its loads."""
+    """One start of one system: how long it took, its processes, and its loads.
+
+    ``others_share``: the share of the machine's CPU time, 0 to 1, that other programs than these and the client took
+    during the loads.
+    """
 
     start_s: float
-    memory: list[ProcessMemory]
+    processes: list[Process]
+    others_share: float
     loads: list[Load]
 
     def load(self, concurrency: int) -> Load:
@@ -63,8 +72,8 @@ class Measured(Record):
 
     @property
     def pss_bytes(self) -> int:
-        """Proportional memory of the whole process family."""
-        return sum(process.pss_bytes for process in self.memory)
+        """Idle memory of the whole family of processes."""
+        return sum(process.pss_bytes for process in self.processes)
 
 
 class Repeat(Record):

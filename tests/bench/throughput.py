@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.bench.client import new_session, send_all, summarise
 from tests.bench.errors import BenchError
-from tests.bench.memory import memory_of
 from tests.bench.metrics import cache_configuration, get_model, get_text
+from tests.bench.processes import Family
 from tests.bench.progress import say
 from tests.bench.results import Measured, Repeat
 from tests.bench.setup import Setup
@@ -50,13 +50,15 @@ def _measure_server(
         model = engine["model"]
         asyncio.run(send_all(running.url, model, prompts.warm_up, WARM_UP, OUTPUT_TOKENS))
         time.sleep(SETTLE_S)
-        memory = memory_of(running.family())
+        family = Family(running.family())
         loads = []
         for concurrency, texts in prompts.loads.items():
             answers = asyncio.run(send_all(running.url, model, texts, concurrency, OUTPUT_TOKENS))
             loads.append(summarise(concurrency, answers))
             say(f"{title}: concurrency {loads[-1].describe()}")
-    return Measured(start_s=running.start_s, memory=memory, loads=loads), engine
+        processes = family.after_load()
+        share = family.others_share(processes)
+    return Measured(start_s=running.start_s, processes=processes, others_share=share, loads=loads), engine
 
 
 async def _engine(url: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.bench.errors import BenchError
 from tests.bench.progress import say
-from tests.bench.results import Load, Measured, ProcessMemory
+from tests.bench.results import Load, Measured, Process
 from tests.bench.setup import Setup
 from tests.bench.systems import holding_cores
 from tests.bench.workload import OUTPUT_TOKENS, Prompts, Workload
@@ -26,8 +26,8 @@ def measure_transformers(setup: Setup, workload: Workload, title: str, prompts: 
     title = f"{title}: transformers"
     texts = {size: prompts.loads[size][: size * count] for size, count in workload.batches.items()}
     task = {"prompts": texts, "warm_up": prompts.warm_up[:1], "output_tokens": OUTPUT_TOKENS}
-    start_s = 0.0
-    memory: list[ProcessMemory] = []
+    start_s = others_share = 0.0
+    processes: list[Process] = []
     loads: list[Load] = []
     say(f"{title}: starting")
     with holding_cores(setup):
@@ -37,11 +37,12 @@ def measure_transformers(setup: Setup, workload: Workload, title: str, prompts: 
                 if "ready" in message:
                     start_s = time.monotonic() - started
                     say(f"{title}: ready after {start_s:.1f} s, warming up")
-                memory += [ProcessMemory.model_validate(process) for process in message.get("memory", [])]
+                processes += [Process.model_validate(process) for process in message.get("processes", [])]
+                others_share = message.get("others", others_share)
                 if "load" in message:
                     loads.append(Load.model_validate(message["load"]))
                     say(f"{title}: batch {loads[-1].describe()}")
-    return Measured(start_s=start_s, memory=memory, loads=loads)
+    return Measured(start_s=start_s, processes=processes, others_share=others_share, loads=loads)
 
 
 def generate_command(setup: Setup) -> list[str]:

@@ -24,7 +24,7 @@ from tests.bench.systems import product
 KV_CACHE_GIB = 0.25
 REQUESTS = 12
 PROMPT_WORDS = 6000
-OUTPUT_TOKENS = 128
+OUTPUT_TOKENS = 64
 
 
 def measure_windows() -> list[Window]:

@@ -20,7 +20,7 @@ class Workload:
 
 
 # Whole rounds of the concurrency, so that the last round is as full as the others.
-FULL = Workload({1: 16, 16: 64, 32: 96}, {1: 3, 16: 1, 32: 1})
+FULL = Workload({1: 24, 16: 96, 32: 128}, {1: 4, 16: 1, 32: 1})
 QUICK = Workload({1: 4, 16: 16, 32: 32}, {1: 1, 32: 1})
 
 

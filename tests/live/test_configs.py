@@ -4,6 +4,7 @@ Starts no engine: vLLM builds its whole engine configuration from a model's conf
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from deploy.settings import Settings
 pytestmark = pytest.mark.live
 
 every_profile = pytest.mark.parametrize("name", profiles.shipped())
+NF4 = "mistral-7b-4bit"
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+"""What AutoAWQ writes into the ``config.json`` of a 4-bit model."""
 SERVE_CONFIG = profiles.DIRECTORY / "serve.yaml"
 
 
@@ -32,8 +36,8 @@ def _what_vllm_sets_in_the_environment_ends_with_the_test() -> Iterator[None]:
         yield
 
 
-def config_json() -> dict[str, Any]:
-    """The published v0.1 configuration in Hugging Face's vocabulary."""
+def config_json(quantization: str | None = None) -> dict[str, Any]:
+    """The published v0.1 configuration in Hugging Face's vocabulary, or that of its AWQ files."""
     model = MISTRAL_7B_V01
     return {
         "architectures": ["MistralForCausalLM"],
@@ -46,8 +50,8 @@ def config_json() -> dict[str, Any]:
         "vocab_size": model.vocab_size,
         "max_position_embeddings": model.max_position_embeddings,
         "sliding_window": model.sliding_window,
-        "torch_dtype": model.dtype,
-    }
+        "torch_dtype": "float16" if quantization == "awq" else model.dtype,
+    } | ({"quantization_config": AWQ} if quantization == "awq" else {})
 
 
 def params_json() -> dict[str, Any]:
@@ -73,7 +77,9 @@ def engine_config(settings: Settings, directory: Path) -> Any:
 
     is_mistral = settings.vllm.config_format == "mistral"
     file = directory / ("params.json" if is_mistral else "config.json")
-    file.write_text(json.dumps(params_json() if is_mistral else config_json()), encoding="utf-8")
+    file.write_text(
+        json.dumps(params_json() if is_mistral else config_json(settings.vllm.quantization)), encoding="utf-8"
+    )
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     arguments = {key: value for key, value in engine_arguments(settings).items() if key in known}
     return AsyncEngineArgs(model=str(directory), **arguments).create_engine_config()
@@ -88,18 +94,47 @@ def test_vllm_knows_every_argument_of_a_profile(name: str) -> None:
     assert sorted(set(engine_arguments(load({"profile": name}))) - known) == []
 
 
-@every_profile
+@pytest.mark.parametrize("name", [name for name in profiles.shipped() if name != NF4])
 def test_vllm_builds_its_engine_configuration_from_a_profile(name: str, tmp_path: Path) -> None:
     settings = load({"profile": name})
     config = engine_config(settings, tmp_path)
     assert config.model_config.max_model_len == settings.vllm.max_model_len
-    assert str(config.model_config.dtype) == "torch.bfloat16"
+    assert str(config.model_config.dtype) == ("torch.float16" if name == "mistral-7b-4bit-awq" else "torch.bfloat16")
+    # On CUDA vLLM calls awq auto_awq.
+    assert (config.model_config.quantization or "").removeprefix("auto_") == (settings.vllm.quantization or "")
+    assert config.parallel_config.world_size == settings.vllm.tensor_parallel_size
     assert config.scheduler_config.max_num_seqs == settings.vllm.max_num_seqs
     assert config.load_config.load_format == settings.vllm.load_format
     assert config.model_config.tokenizer_mode == settings.vllm.tokenizer_mode
 
 
-@pytest.mark.parametrize(("name", "window"), [("mistral-7b-v0.1", 4096), ("mistral-7b-instruct-v0.3", None)])
+def test_the_nf4_profile_needs_the_plugin_that_the_gpu_environment_installs(tmp_path: Path) -> None:
+    settings = load({"profile": NF4})
+    if importlib.util.find_spec("vllm_bnb_plugin"):
+        config = engine_config(settings, tmp_path)
+        assert (config.model_config.quantization, config.load_config.load_format) == ("bitsandbytes", "bitsandbytes")
+        assert config.quant_config.load_in_4bit
+    else:
+        with pytest.raises(ValueError, match=r"Unknown quantization method: bitsandbytes\. Must be one of \['awq', "):
+            engine_config(settings, tmp_path)
+
+
+def test_everything_of_the_nf4_profile_but_the_plugins_own_is_accepted_without_it(tmp_path: Path) -> None:
+    settings = load({"profile": NF4, "vllm": {"quantization": "null", "load_format": "auto"}})
+    config = engine_config(settings, tmp_path)
+    assert config.model_config.max_model_len == 32768
+    assert str(config.model_config.dtype) == "torch.bfloat16"
+    assert (config.scheduler_config.max_num_seqs, config.scheduler_config.max_num_batched_tokens) == (64, 2048)
+
+
+def test_vllm_reads_four_bits_in_groups_of_128_from_the_awq_models_files(tmp_path: Path) -> None:
+    quantisation = engine_config(load({"profile": "mistral-7b-4bit-awq"}), tmp_path).quant_config
+    assert (quantisation.weight_bits, quantisation.group_size, quantisation.lm_head_quantized) == (4, 128, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "window"), [("mistral-7b-v0.1", 4096), ("mistral-7b-instruct-v0.3", None), ("mistral-7b-4bit-awq", 4096)]
+)
 def test_vllm_takes_the_window_from_the_model_of_a_profile(name: str, window: int | None, tmp_path: Path) -> None:
     assert engine_config(load({"profile": name}), tmp_path).model_config.get_sliding_window() == window
 

@@ -17,7 +17,7 @@ from deploy.loading import load
 from deploy.machine import measure
 from deploy.model import inspect
 from deploy.plan import make_plan
-from tests.live.deployment import Deployment
+from tests.live.deployment import ROOT, Deployment
 
 pytestmark = pytest.mark.live
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -50,6 +50,16 @@ def test_a_plain_curl_command_gets_its_answer(server: Deployment) -> None:
     body = json.dumps({"model": "demo", "messages": QUESTION, "temperature": 0, "max_tokens": 20})
     command = ["curl", "-s", f"localhost:{server.port}/v1/chat/completions", "-d", body]
     assert "Paris" in subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_the_readmes_first_command_prints_what_the_readme_says(server: Deployment) -> None:
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"^\$ (curl .*)\n(.*\n)", readme, re.MULTILINE)
+    assert found is not None
+    command = found[1].replace("localhost:8000", f"localhost:{server.port}")
+    printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert printed == found[2]
+    assert "READY http://127.0.0.1:8000/v1 model=demo replicas=1" in readme
 
 
 def test_the_openai_client_streams_a_chat_as_it_would_from_openai(client: openai.OpenAI) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench.figures import Goal, Spread, added_ttft_ms, goals, over, over_transformers, spread, tokens_ratio
 from tests.bench.report import main, render
-from tests.bench.results import Bench, Load, Measured, ProcessMemory, Repeat, Window, percentile
+from tests.bench.results import Bench, Load, Measured, Process, Repeat, Window, percentile
 
 MIB = 1024**2
 
@@ -23,12 +23,12 @@ def load(concurrency: int, tokens_per_s: float, ttft_ms: float) -> Load:
 
 
 def measured(speed: float, ttft_ms: float, start_s: float, *concurrencies: int) -> Measured:
-    memory = [
-        ProcessMemory(name="engine", rss_bytes=2000 * MIB, pss_bytes=1900 * MIB),
-        ProcessMemory(name="tracker", rss_bytes=12 * MIB, pss_bytes=6 * MIB),
+    processes = [
+        Process(name="engine", rss_bytes=2000 * MIB, pss_bytes=1900 * MIB, cpu_s=50.0),
+        Process(name="tracker", rss_bytes=12 * MIB, pss_bytes=6 * MIB, cpu_s=0.25),
     ]
     loads = [load(concurrency, speed * concurrency, ttft_ms) for concurrency in concurrencies]
-    return Measured(start_s=start_s, memory=memory, loads=loads)
+    return Measured(start_s=start_s, processes=processes, others_share=0.031, loads=loads)
 
 
 def repeat(ours: float, theirs: float, ttft_ms: float = 104.0) -> Repeat:
@@ -136,9 +136,9 @@ def test_the_report_shows_each_system_at_each_concurrency() -> None:
 
 def test_the_report_sums_up_small_processes() -> None:
     text = render(bench([repeat(10.0, 10.0)], []))
-    assert "| mistral-serve | 36.0 | 2 | 1906 |" in text
-    assert "| mistral-serve | `engine` | 2000 | 1900 |" in text
-    assert "| mistral-serve | 1 smaller | 12 | 6 |" in text
+    assert "| mistral-serve | 36.0 | 2 | 1906 | 3.1% |" in text
+    assert "| mistral-serve | `engine` | 2000 | 1900 | 50.0 |" in text
+    assert "| mistral-serve | 1 smaller | 12 | 6 | 0.2 |" in text
 
 
 def test_the_report_compares_the_window_with_full_attention() -> None:
@@ -163,5 +163,7 @@ def test_the_file_that_a_run_writes_gives_the_same_report(tmp_path: Path, capsys
 
 
 def test_a_file_that_is_no_result_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"{tmp_path}/none.json"]) == 2
-    assert "none.json cannot be read" in capsys.readouterr().err
+    (tmp_path / "other.json").write_text('{"date": "today"}', encoding="utf-8")
+    for name in ("none.json", "other.json"):
+        assert main([str(tmp_path / name)]) == 2
+        assert f"{name} cannot be read as a result of the bench" in capsys.readouterr().err

@@ -5,11 +5,13 @@
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.bench.__main__ import parse
-from tests.bench.memory import describe
+from tests.bench.processes import Family, describe
 from tests.bench.prompts import prompt, prompts
+from tests.bench.results import Process
 from tests.bench.setup import as_flags, shell_line
 from tests.bench.window import copy_without_window
 from tests.bench.workload import CONCURRENCIES, FULL, PROMPT_WORDS, QUICK, WARM_UP, Workload, new_prompts
@@ -82,11 +84,37 @@ def test_the_copy_without_a_window_shares_the_weights_and_differs_in_the_window_
         ("haproxy", ["/somewhere/haproxy", "-f", "x.cfg"], "haproxy"),
         ("python3.11", ["/somewhere/python", "/somewhere/serve.py", "--port", "1"], "serve.py"),
         ("python", ["python", "-m", "deploy.lifecycle", "12"], "deploy.lifecycle"),
+        ("python", ["python", "-B", "-c", "import forker; forker.main()"], "import forker; forker.main()"),
         ("python", ["python"], "python"),
     ],
 )
 def test_a_process_is_named_by_what_it_runs_without_its_path(name: str, command: list[str], expected: str) -> None:
     assert describe(name, command) == expected
+
+
+@pytest.mark.parametrize(("busy", "expected"), [(18.0, 0.1), (15.0, 0.0)])
+def test_cpu_time_that_neither_the_system_nor_the_client_took_is_that_of_others(
+    monkeypatch: pytest.MonkeyPatch, busy: float, expected: float
+) -> None:
+    machine = iter([(10.0, 20.0), (busy, 40.0)])
+    client = iter([1.0, 2.0])
+    monkeypatch.setattr("tests.bench.processes.machine_seconds", lambda: next(machine))
+    monkeypatch.setattr("tests.bench.processes.cpu_seconds", lambda process: next(client))
+    engine = Process(name="engine", rss_bytes=1, pss_bytes=1, cpu_s=5.0)
+    assert Family([]).others_share([engine]) == expected
+
+
+def test_a_process_is_measured_idle_and_told_after_the_load() -> None:
+    [process] = Family([psutil.Process()]).after_load()
+    assert process.name
+    assert process.rss_bytes >= process.pss_bytes > 0
+    assert process.cpu_s >= 0
+
+
+def test_a_run_needs_at_least_one_repeat() -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse(["--repeats", "0"])
+    assert exit_.value.code == 2
 
 
 def test_by_default_a_run_measures_everything_three_times() -> None:

@@ -25,6 +25,10 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
         ("deploy.errors.UsageError: no such file", "no such file"),
         ("ValueError: first\nsomething\nKeyError: 'second'", "'second'"),
         ("all is well", None),
+        (
+            "ValidationError: 1 validation error for ModelConfig\n  Value error, Unknown method: x [type=value_error]",
+            "Unknown method: x",
+        ),
     ],
 )
 def test_the_cause_is_the_last_exception_that_wraps_no_other(text: str, cause: str | None) -> None:

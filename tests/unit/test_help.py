@@ -34,7 +34,14 @@ def test_help_is_grouped_and_at_most_100_columns_wide(
 ) -> None:
     lines = help_text(capsys, monkeypatch).splitlines()
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    groups = ["server options:", "scaling options:", "hardware options:", "vllm options:", "log options:"]
+    groups = [
+        "server options:",
+        "gateway options:",
+        "scaling options:",
+        "hardware options:",
+        "vllm options:",
+        "log options:",
+    ]
     assert titles == ["options:", *groups]
     assert max(map(len, lines)) <= 100
 

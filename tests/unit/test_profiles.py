@@ -13,10 +13,22 @@ import yaml
 from deploy import profiles
 from deploy.errors import UsageError
 from deploy.loading import load
+from deploy.machine import Machine
+from deploy.model import inspect
+from deploy.plan import make_plan
+from deploy.plan.sizes import GIB
 from deploy.schema import schema_of
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ["demo", "mistral-7b-autoscale", "mistral-7b-instruct-v0.3", "mistral-7b-v0.1"]
+SHIPPED = [
+    "demo",
+    "mistral-7b-4bit",
+    "mistral-7b-4bit-awq",
+    "mistral-7b-autoscale",
+    "mistral-7b-instruct-v0.3",
+    "mistral-7b-tp2",
+    "mistral-7b-v0.1",
+]
 every_profile = pytest.mark.parametrize("name", profiles.shipped())
 
 
@@ -98,6 +110,7 @@ def test_a_profile_reaches_the_settings_value_by_value(name: str) -> None:
         ({"model": "/models/demo"}, None),
         ({"model": "./mistral-7b-v0.1"}, None),
         ({"model": "mistral-7b-autoscale"}, None),
+        ({"model": "TheBloke/Mistral-7B-v0.1-AWQ"}, None),
         ({"model": "serve"}, None),
         ({"model": "demo", "profile": "mistral-7b-v0.1"}, "mistral-7b-v0.1"),
         ({"profile": "null"}, None),
@@ -109,8 +122,8 @@ def test_without_a_choice_the_profile_made_for_the_model_is_taken(
     assert load(arguments).profile == profile
 
 
-def test_every_model_that_a_profile_names_has_exactly_one_profile_made_for_it() -> None:
-    models = {load({"profile": name}).model for name in SHIPPED}
+def test_every_model_of_mistrals_own_that_a_profile_names_has_exactly_one_profile_made_for_it() -> None:
+    models = {load({"profile": name}).model for name in SHIPPED} - {"TheBloke/Mistral-7B-v0.1-AWQ"}
     assert Counter(profiles.made_for(model) for model in models) == {
         "demo": 1,
         "mistral-7b-instruct-v0.3": 1,
@@ -135,6 +148,70 @@ def test_the_autoscaled_profile_is_the_plain_one_with_replicas() -> None:
     assert scaled.model_copy(update={"profile": plain.profile, "scaling": plain.scaling}) == plain
 
 
+def test_the_4_bit_profiles_differ_from_the_plain_one_in_weights_and_gpu_alone() -> None:
+    plain, nf4, awq = (load({"profile": f"mistral-7b-{name}"}) for name in ("v0.1", "4bit", "4bit-awq"))
+    smaller = plain.hardware.model_copy(update={"gpu_memory_gib": 11.17})
+    vllm = plain.vllm.model_copy(update={"quantization": "bitsandbytes", "load_format": "bitsandbytes"})
+    assert nf4 == plain.model_copy(update={"profile": nf4.profile, "hardware": smaller, "vllm": vllm})
+    vllm = plain.vllm.model_copy(update={"quantization": "awq", "dtype": "auto"})
+    assert awq == plain.model_copy(
+        update={"profile": awq.profile, "model": "TheBloke/Mistral-7B-v0.1-AWQ", "hardware": smaller, "vllm": vllm}
+    )
+
+
+def planned(*argv: str) -> dict[str, Any]:
+    """The plan of a profile where there is no GPU."""
+    settings = load(argv=["--profile", *argv])
+    machine = Machine(cores=(0, 1), memory_bytes=24 * GIB, free_memory_bytes=20 * GIB, gpus=())
+    return make_plan(settings, inspect(settings), machine, starting=False).as_dict()
+
+
+LINEAR, KEPT = 6_979_588_096, 262_144_000
+"""Weights of Mistral-7B-v0.1: what is quantised, with the norms; and embeddings with the output head, which are not."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "weights", "sequences"),
+    [
+        (["mistral-7b-v0.1"], 2 * (LINEAR + KEPT), 5.36),
+        (["mistral-7b-4bit"], int(0.5625 * LINEAR) + 2 * KEPT, 4.64),
+        (["mistral-7b-4bit-awq", "--model", "mistralai/Mistral-7B-v0.1"], int(0.51953125 * LINEAR) + 2 * KEPT, 4.92),
+        (["mistral-7b-tp2"], 2 * (LINEAR + KEPT), 10.9),
+    ],
+)
+def test_a_gpu_profile_fits_the_gpus_it_names(argv: list[str], weights: int, sequences: float) -> None:
+    plan = planned(*argv)
+    assert plan["model"]["weights_bytes"] == weights
+    assert plan["kv_cache"]["sequences_of_max_model_len"] == sequences
+
+
+def test_the_two_gpu_profile_halves_weights_and_kv_cache_on_each_gpu() -> None:
+    plan = planned("mistral-7b-tp2")
+    assert plan["replicas"]["gpus_per_replica"] == 2
+    assert plan["memory"]["each_gpu"]["weights_bytes"] == LINEAR + KEPT
+    assert plan["kv_cache"]["budget_bytes"] == 2 * plan["memory"]["each_gpu"]["kv_cache_bytes"]
+    with pytest.raises(UsageError, match="spread it with tensor_parallel_size"):
+        planned("mistral-7b-tp2", "--tensor-parallel-size", "1")
+
+
+def documented() -> list[list[str]]:
+    """The rows of the table of profiles in docs/gpu.md."""
+    lines = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `mistral-7b")]
+    return [row for row in rows if len(row) == 6]
+
+
+def test_the_documented_figures_of_a_gpu_profile_are_those_of_its_plan() -> None:
+    rows = {row[0].strip("`"): row[2:] for row in documented()}
+    assert set(rows) == set(SHIPPED) - {"demo"}
+    for name, figures in rows.items():
+        model = ["--model", "mistralai/Mistral-7B-v0.1"] if name == "mistral-7b-4bit-awq" else []
+        plan = planned(name, *model)
+        gpu = plan["memory"]["each_gpu"]
+        sequences = f"{plan['kv_cache']['sequences_of_max_model_len']} × {plan['engine']['max_model_len']}"
+        assert figures == [gpu["weights"], gpu["engine"], gpu["kv_cache"], sequences], name
+
+
 @pytest.mark.parametrize("written", ["my.yaml", "my.yml", "./my", "sub/my"])
 def test_a_file_is_a_name_that_ends_in_yaml_or_contains_a_slash(
     written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,7 +223,7 @@ def test_a_file_is_a_name_that_ends_in_yaml_or_contains_a_slash(
     assert (settings.profile, settings.vllm.max_num_seqs) == (written, 7)
 
 
-LIST = "demo, mistral-7b-autoscale, mistral-7b-instruct-v0.3, mistral-7b-v0.1"
+LIST = ", ".join(SHIPPED)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,124 @@
+"""Turns the error answers of the app behind it into OpenAI's error object.
+
+vLLM answers most mistakes with an error object whose ``type`` is the name of a Python class and whose ``code`` is a
+number; FastAPI and Starlette answer others with ``{"detail": …}`` or plain text. A 5xx may quote any exception. Here
+each gets the type, the code and, for a 5xx, also the message that belong to its status.
+
+An error inside a stream that has begun is an event of that stream, and passes untouched.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+from deploy.gateway.asgi import App, Message, Receive, Scope, Send
+from deploy.gateway.errors import MODEL_NOT_FOUND, ApiError, answer, of_status
+
+LONGEST_BODY = 64 * 1024
+"""Bytes of an error's body that are read; a longer one is replaced by the general sentence of its status."""
+
+_OF_THE_OLD_BODY = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
+_PHRASES = {status.phrase for status in HTTPStatus}
+
+
+def translate(status: int, body: bytes) -> ApiError:
+    """The error that the app meant with this status (400 to 599) and body; nothing of the body of a 5xx is kept."""
+    general = of_status(status)
+    if status >= 500:
+        return general
+    said = _said(body)
+    message, param, code = (_text(said.get(name)) for name in ("message", "param", "code"))
+    if status == 404 and param == "model":
+        code = MODEL_NOT_FOUND
+    # Starlette's own answers say no more than the status does.
+    message = general.message if message in _PHRASES else message
+    return replace(general, message=message or general.message, param=param, code=code or general.code)
+
+
+def _said(body: bytes) -> Mapping[str, Any]:
+    """The fields of OpenAI's error object, wherever the body has them."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    error, detail = content.get("error"), content.get("detail")
+    if isinstance(error, dict):
+        return error
+    if isinstance(detail, list):
+        return {"message": "; ".join(_field_mistake(entry) for entry in detail if isinstance(entry, dict))}
+    return content | {"message": error or detail or content.get("message")}
+
+
+def _field_mistake(entry: Mapping[str, Any]) -> str:
+    """One entry of FastAPI's list of wrong fields."""
+    place = ".".join(str(part) for part in entry.get("loc", []))
+    return f"{place}: {entry.get('msg', 'not valid')}"
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+class OpenAIErrors:
+    """ASGI middleware: rewrites responses whose status is 400 or above, and passes on all others as they come."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; an exception that left the app unanswered is answered with 500 and raised again."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        response = _Response(scope, send)
+        try:
+            await self._app(scope, receive, response.send)
+        except Exception:
+            await response.fail()
+            raise
+
+
+class _Response:
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope, self._send = scope, send
+        self._started = self._answered = False
+        self._error: Message | None = None
+        self._body = b""
+
+    async def send(self, message: Message) -> None:
+        """What the app calls as ``send``."""
+        if self._error is not None:
+            await self._collect(message)
+        elif message["type"] == "http.response.start" and message["status"] >= 400:
+            self._error = message
+        else:
+            self._started = True
+            await self._send(message)
+
+    async def fail(self) -> None:
+        """Answer for an app that ended with an exception."""
+        if self._error is not None:
+            await self._answer()
+        elif not self._started:
+            await answer(of_status(500), self._scope, self._send)
+
+    async def _collect(self, message: Message) -> None:
+        if self._answered or message["type"] != "http.response.body":
+            return
+        self._body += message.get("body", b"")
+        too_long = len(self._body) > LONGEST_BODY
+        if too_long:
+            self._body = b""
+        if too_long or not message.get("more_body", False):
+            await self._answer()
+
+    async def _answer(self) -> None:
+        if self._answered or self._error is None:
+            return
+        self._answered = True
+        kept = tuple((name, value) for name, value in self._error.get("headers", ()) if name not in _OF_THE_OLD_BODY)
+        await answer(translate(self._error["status"], self._body), self._scope, self._send, kept)

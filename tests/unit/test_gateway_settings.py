@@ -1,0 +1,127 @@
+"""Prevents: a server that listens to the network without keys although nobody said so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import cli
+from deploy.errors import UsageError
+from deploy.gateway.stack import Gateway, check
+from deploy.machine import Machine
+from deploy.settings import Settings
+from tests.unit.asgi_calls import Upstream, call, scope_of
+
+GIB = 1024**3
+
+
+def settings(**groups: Any) -> Settings:
+    return Settings.model_validate(groups)
+
+
+def required(host: str, keys: str, file: str | None = None) -> bool:
+    return settings(server={"host": host}, gateway={"keys": keys, "keys_file": file}).keys_required
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.yaml"
+    path.write_text("keys: []")
+    return path
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_on_loopback_keys_are_required_only_when_asked_for(host: str) -> None:
+    assert not required(host, "auto")
+    assert not required(host, "off")
+    assert required(host, "on")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "gpu-box", "localhost.example.com"])
+def test_beyond_loopback_keys_are_required_unless_they_are_off(host: str) -> None:
+    assert required(host, "auto")
+    assert required(host, "on")
+    assert not required(host, "off")
+
+
+def test_a_key_file_is_never_silently_ignored() -> None:
+    assert required("127.0.0.1", "auto", "keys.yaml")
+    assert not required("127.0.0.1", "off", "keys.yaml")
+
+
+def test_what_needs_no_keys_is_accepted() -> None:
+    check(settings())
+    check(settings(server={"host": "0.0.0.0"}, gateway={"keys": "off"}))
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"server": {"host": "0.0.0.0"}}, ["0.0.0.0", "deploy.keys new", "--gateway.keys-file", "--gateway.keys off"]),
+        ({"gateway": {"keys": "on"}}, ["gateway.keys is on", "deploy.keys new"]),
+        ({"gateway": {"keys_file": "k"}, "engine": {"api_key": ["secret"]}}, ["api_key", "--gateway.keys off"]),
+        ({"gateway": {"keys_file": "k"}, "rehearse": True}, ["rehearsal", "--gateway.keys off"]),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_remedy(groups: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        check(settings(**groups))
+    assert [word for word in words if word not in str(refusal.value)] == []
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_replica_without_its_key_file_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        Gateway(settings(gateway={"keys_file": tmp_path / "none.yaml"}))
+
+
+def test_with_keys_the_whole_app_is_behind_them(key_file: Path) -> None:
+    upstream = Upstream()
+    app = Gateway(settings(gateway={"keys_file": key_file})).around(upstream)
+    assert [call(app, scope_of(path)).status for path in ("/v1/models", "/metrics", "/health")] == [401, 403, 200]
+
+
+def test_without_keys_every_route_is_as_the_app_has_it_but_errors_are_openais() -> None:
+    app = Gateway(settings()).around(Upstream())
+    assert [call(app, scope_of(path)).status for path in ("/v1/models", "/metrics", "/nowhere")] == [200, 200, 200]
+    assert call(Gateway(settings()).around(Upstream(404)), scope_of("/nowhere")).error["code"] == "not_found"
+
+
+class TestServePy:
+    @pytest.fixture(autouse=True)
+    def _small_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        small = Machine(cores=(0, 1), memory_bytes=24 * GIB, free_memory_bytes=20 * GIB, gpus=())
+        monkeypatch.setattr(cli, "measure", lambda: small)
+        monkeypatch.setattr(cli, "check_engine_installed", lambda: None)
+        monkeypatch.setattr(cli, "check_port", lambda host, port: None)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def test_the_network_without_keys_is_refused_before_anything_starts(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli.main(["--host", "0.0.0.0"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("serve.py: API keys are required (server.host is 0.0.0.0, gateway.keys is auto)")
+
+    def test_so_it_is_on_a_cluster(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.5:6379")
+        assert cli.main(["--host", "0.0.0.0"]) == 2
+        assert "API keys are required" in capsys.readouterr().err
+
+    def test_a_missing_key_file_is_named(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert cli.main(["--gateway.keys-file", str(tmp_path / "none.yaml")]) == 2
+        assert str(tmp_path / "none.yaml") in capsys.readouterr().err
+
+    def test_the_plan_warns_of_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["--host", "0.0.0.0", "--dry-run"]) == 0
+        assert "it will not start without gateway.keys_file" in " ".join(capsys.readouterr().out.split())
+
+    def test_the_plan_warns_of_keys_that_are_off(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["--host", "0.0.0.0", "--gateway.keys", "off", "--dry-run"]) == 0
+        assert "anyone who reaches this port can use the model" in " ".join(capsys.readouterr().out.split())
+
+    def test_the_replicas_get_an_absolute_path(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        relative = settings(gateway={"keys_file": "keys.yaml"})
+        assert cli.with_absolute_paths(relative).gateway.keys_file == tmp_path / "keys.yaml"
+        assert cli.with_absolute_paths(settings()) == settings()
