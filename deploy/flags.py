@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic_settings import CliSettingsSource
 
 from deploy.errors import UsageError
-from deploy.strict_yaml import parse_yaml
 from deploy.schema import Leaf, schema_of, shown
 from deploy.settings import Settings
+from deploy.strict_yaml import parse_yaml
 
 NULL = "null"
 _WIDTH = 100
