@@ -164,7 +164,11 @@ def main() -> None:
     adopt_orphans()
     signal.signal(signal.SIGTERM, end_at_once)
     die_with_parent(int(sys.argv[1]))
-    code = run(json.load(sys.stdin))
+    message = json.load(sys.stdin)
+    code = run(message)
+    if code == 0:
+        # serve.py does this too, unless it was killed.
+        RunDirectory(Path(message["run_directory"])).remove()
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: Ray's exit handler would wait for a cluster that is gone.

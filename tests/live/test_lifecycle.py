@@ -90,9 +90,14 @@ def test_a_second_deployment_is_told_why_not_and_a_second_sigint_ends_the_first_
 def test_killing_serve_py_itself_leaves_no_process_and_no_port(deployment: Deployment) -> None:
     family = deployment.family()
     assert len(family) > 5
+    arguments = deployment.named("gcs_server")[0].cmdline()
+    logs = next(text.removeprefix("--log_dir=") for text in arguments if text.startswith("--log_dir="))
+    directory = Path(logs).parents[1]
+    assert directory in run_directories()
     deployment.process.kill()
     deployment.process.wait(timeout=10)
     assert_gone(family, timeout_s=30)
+    assert directory not in run_directories()
     assert port_is_free(deployment.port)
 
 
