@@ -108,6 +108,8 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         # Whoever reaches Ray's ports can run code; other users of this machine do not have this token.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Ray's default of 15 would let any other program push the engine and HAProxy off the cores.
+        "RAY_worker_niceness": "0",
         # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop"
         # (ray_constants.py).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -115,10 +117,10 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
     }
 
 
-def start_local(settings: Settings, run: RunDirectory) -> Lease:
+def start_local(settings: Settings, run: RunDirectory) -> tuple[range, Lease]:
     """Start a Ray cluster and Ray Serve on this machine; everything but the public port stays on loopback.
 
-    Returns the lease of the replicas' ports, to be kept while the cluster runs.
+    Returns the replicas' ports and their lease, to be kept while the cluster runs.
     """
     ports, held = lease_replica_ports()
     os.environ.update(local_environment(settings, run, ports))
@@ -136,7 +138,7 @@ def start_local(settings: Settings, run: RunDirectory) -> Lease:
         _node_ip_address=LOOPBACK,
     )
     start_serve(LOOPBACK, settings.server.port)
-    return held
+    return ports, held
 
 
 def connect(settings: Settings, address: str) -> None:

@@ -21,7 +21,7 @@ from deploy.cluster import RunDirectory, connect, start_local
 from deploy.errors import ServeError, StartError
 from deploy.failure import cause_of
 from deploy.processes import adopt_orphans, children, die_with_parent, end_descendants, reap_orphans
-from deploy.proxy_admin import drain
+from deploy.proxy_admin import drain, replicas_up
 from deploy.settings import Settings
 
 APPLICATION = "mistral-serve"
@@ -63,8 +63,13 @@ def deploy(settings: Settings) -> None:
     serve.run_many([target], wait_for_applications_running=False)
 
 
-def wait_until_ready(settings: Settings, run: RunDirectory) -> None:
-    """Return when a request would be answered.
+def all_routed(settings: Settings, run: RunDirectory) -> bool:
+    """Whether HAProxy sends requests to every replica: Ray Serve tells it of them a moment after they run."""
+    return replicas_up(run.admin_socket) >= settings.scaling.least_replicas
+
+
+def wait_until_ready(settings: Settings, run: RunDirectory, *, local: bool) -> None:
+    """Return when every replica would answer a request; on a shared cluster, when one would.
 
     Raises:
         StartError: a replica failed, with the cause; or the time is up.
@@ -76,7 +81,7 @@ def wait_until_ready(settings: Settings, run: RunDirectory) -> None:
     said = 0.0
     while True:
         status = serve.status().applications[APPLICATION]
-        if status.status == "RUNNING" and healthy(url):
+        if status.status == "RUNNING" and healthy(url) and (not local or all_routed(settings, run)):
             return
         if cause := cause_of(status, run.logs):
             raise StartError(cause)
@@ -98,16 +103,16 @@ def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     if address:
         logger.info("connecting to the Ray cluster at %s", address)
         connect(settings, address)
-        held = None
+        local = None
     else:
         logger.info("starting Ray on this machine")
-        held = start_local(settings, directory)
+        local = start_local(settings, directory)
     # Ray has put a handler of its own in the place of ours.
     signal.signal(signal.SIGTERM, end_at_once)
     stop = threading.Event()
     deploy(settings)
     logger.info("loading the model %s", settings.model)
-    wait_until_ready(settings, directory)
+    wait_until_ready(settings, directory, local=local is not None)
     if settings.rehearse:
         rehearsal.report(reachable_url(settings), str(settings.served_model_name), logger.info)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -117,11 +122,12 @@ def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     while not stop.wait(timeout=1):
         reap_orphans(own)
     logger.info("stopping: new requests are refused")
-    if held is None:
+    if local is None:
         _leave_cluster()
     else:
-        drain(directory.admin_socket, settings.server.drain_timeout_s, logger.info)
-        held.release()
+        replica_ports, lease = local
+        drain(directory.admin_socket, replica_ports, settings.server.drain_timeout_s, logger.info)
+        lease.release()
     logger.info("stopped")
 
 

@@ -1,11 +1,14 @@
 """HAProxy's admin socket: stop taking new requests, and count the running ones (HAProxy management guide, 9.3)."""
 
+import contextlib
 import csv
 import io
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from deploy.proxy import DRAINING
 
@@ -31,13 +34,36 @@ def refuse_new_requests(path: Path) -> None:
     command(path, f"experimental-mode on; set var {DRAINING} bool(true)")
 
 
+def _statistics(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(command(path, "show stat").lstrip("# "))))
+
+
+def replicas_up(path: Path) -> int:
+    """Replicas that HAProxy sends requests to; Ray's fallback proxy, a backup server, does not count."""
+    return sum(row["act"] == "1" and row["status"] == "UP" and row["svname"] != "BACKEND" for row in _statistics(path))
+
+
 def ongoing_requests(path: Path) -> int:
-    """Requests that replicas are working on: the sessions of all backends."""
-    rows = csv.DictReader(io.StringIO(command(path, "show stat").lstrip("# ")))
-    return sum(int(row["scur"] or 0) for row in rows if row["svname"] == "BACKEND")
+    """Requests that replicas are working on for this HAProxy process: the sessions of all backends."""
+    return sum(int(row["scur"] or 0) for row in _statistics(path) if row["svname"] == "BACKEND")
 
 
-def drain(path: Path, timeout_s: float, progress: Callable[[str], None]) -> bool:
+def requests_of_replaced(path: Path, replica_ports: range) -> int:
+    """Requests that HAProxy processes still finish after a reload put a new one in their place.
+
+    Their admin sockets are gone, so their connections to replicas are counted; an idle one is closed within seconds.
+    """
+    current = int(next(line for line in command(path, "show info").splitlines() if line.startswith("Pid: "))[5:])
+    count = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "haproxy" and process.pid != current:
+                connections = process.net_connections(kind="tcp")
+                count += sum(bool(c.raddr) and c.raddr.port in replica_ports for c in connections)
+    return count
+
+
+def drain(path: Path, replica_ports: range, timeout_s: float, progress: Callable[[str], None]) -> bool:
     """Refuse new requests and wait until the running ones have finished.
 
     Returns whether all of them did within ``timeout_s`` seconds.
@@ -45,7 +71,7 @@ def drain(path: Path, timeout_s: float, progress: Callable[[str], None]) -> bool
     refuse_new_requests(path)
     deadline = time.monotonic() + timeout_s
     reported = 0
-    while (left := ongoing_requests(path)) > 0:
+    while (left := ongoing_requests(path) + requests_of_replaced(path, replica_ports)) > 0:
         if time.monotonic() > deadline:
             progress(f"{left} requests did not finish within {timeout_s:.0f} s and are cut")
             return False
