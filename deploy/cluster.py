@@ -84,6 +84,8 @@ def serve_environment(settings: Settings) -> dict[str, str]:
         "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
         # vLLM's server does not block its event loop; a thread of its own would cost a hop for every chunk.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        # Replicas report their load this often; Ray's 10 s could miss a short `scaling.look_back_s` altogether.
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": settings.log.engine_level.upper(),
