@@ -10,7 +10,7 @@ _COLUMNS = ["key", "flag", "environment variable", "default", "unit", "bounds", 
 _HEAD = """\
 # Settings
 
-Made from `deploy/settings.py` by `python -m deploy.reference`. Do not edit it by hand.
+Made from `deploy/settings/` by `python -m deploy.reference`. Do not edit it by hand.
 
 ## Where a setting comes from
 

@@ -6,7 +6,7 @@ from deploy.gateway.asgi import App, Receive, Scope, Send, header, path_of
 from deploy.gateway.errors import Refused, answer, no_key, route_closed, route_not_found
 from deploy.gateway.key_file import Key
 from deploy.gateway.key_store import KeyStore
-from deploy.gateway.model_access import allowed_body
+from deploy.gateway.request import current
 from deploy.gateway.routes import METRICS, Rule, rule_of
 
 _CREDENTIALS = {b"authorization", b"x-api-key"}
@@ -26,13 +26,13 @@ class KeysRequired:
             return
         if scope["type"] == "http":
             try:
-                receive = await self._admit(scope, receive)
+                await self._admit(scope)
             except Refused as refused:
                 await answer(refused.error, scope, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+    async def _admit(self, scope: Scope) -> None:
         path = path_of(scope)
         rule = Rule.OPEN if path == METRICS and self._open_metrics else rule_of(path)
         if rule is Rule.CLOSED:
@@ -42,10 +42,9 @@ class KeysRequired:
             key = self._key(scope, path)
             if rule is None:
                 raise route_not_found()
-            if key.models is not None and scope["method"] == "POST":
-                receive = await allowed_body(key, scope, receive)
+            if (record := current()) is not None:
+                record.key = key
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in _CREDENTIALS]
-        return receive
 
     def _key(self, scope: Scope, path: str) -> Key:
         token = _token(scope, path)

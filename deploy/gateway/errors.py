@@ -26,13 +26,17 @@ _ANTHROPIC = "/v1/messages"
 
 @dataclass(frozen=True)
 class ApiError:
-    """One error answer. ``message`` is for a person, ``code`` for a program; ``param`` names the wrong parameter."""
+    """One error answer. ``message`` is for a person, ``code`` for a program; ``param`` names the wrong parameter.
+
+    ``retry_after``: seconds after which the same request may succeed.
+    """
 
     status: int
     type: str
     code: str | None
     message: str
     param: str | None = None
+    retry_after: int | None = None
 
     def body(self, path: str) -> bytes:
         """The answer's JSON; on Anthropic's endpoints with the ``type`` that Anthropic's clients look for."""
@@ -51,6 +55,7 @@ _BY_STATUS = {
         ApiError(405, INVALID_REQUEST, "method_not_allowed", "This path does not take this method."),
         ApiError(408, INVALID_REQUEST, "timeout", "The request took too long."),
         ApiError(413, INVALID_REQUEST, "request_too_large", "The request is too large."),
+        ApiError(431, INVALID_REQUEST, "headers_too_large", "The request's headers are too large."),
         ApiError(415, INVALID_REQUEST, "unsupported_media_type", "Send the request as application/json."),
         ApiError(429, RATE_LIMIT, "rate_limit_exceeded", "Too many requests. Send it again later."),
         ApiError(500, SERVER, "internal_error", "The server failed on this request."),
@@ -112,6 +117,8 @@ async def answer(
     body = error.body(path_of(scope))
     if headers is None:
         headers = (CHALLENGE,) if error.status == 401 else ()
+    if error.retry_after is not None:
+        headers = (*headers, (b"retry-after", str(error.retry_after).encode()))
     content = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": error.status, "headers": [*headers, *content]})
     await send({"type": "http.response.body", "body": body})

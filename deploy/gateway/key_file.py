@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
@@ -24,13 +24,23 @@ _RULES = {
     "models": "a list of served model names",
     "expires": "a date and time with a zone, for example 2030-01-31T00:00:00Z",
     "disabled": "true or false",
+    "requests_per_minute": "a whole number from 1",
+    "tokens_per_minute": "a whole number from 1",
+    "priority": "low, normal or high",
+    "guard": "true or false",
 }
+_ENGINE_PRIORITIES = {"high": -1, "normal": 0, "low": 1}
+"""vLLM's priority scheduling serves the lowest number first (``SchedulerConfig.policy``)."""
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Key(BaseModel):
-    """One entry: whom the key is for, and what it opens. ``models`` of ``None`` means every model."""
+    """One entry: whom the key is for, what it opens, and how much of it.
+
+    ``models`` of ``None`` means every model; a quota of ``None`` means the one in ``settings.quotas``. ``guard`` asks
+    for the guard in every request of this key (``settings.guard``).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,6 +50,15 @@ class Key(BaseModel):
     models: tuple[ModelName, ...] | None = Field(default=None, min_length=1)
     expires: AwareDatetime | None = None
     disabled: StrictBool = False
+    requests_per_minute: int | None = Field(default=None, ge=1, strict=True)
+    tokens_per_minute: int | None = Field(default=None, ge=1, strict=True)
+    priority: Literal["low", "normal", "high"] = "normal"
+    guard: StrictBool = False
+
+    @property
+    def engine_priority(self) -> int:
+        """The priority in vLLM's terms."""
+        return _ENGINE_PRIORITIES[self.priority]
 
     def opens(self, token: bytes) -> bool:
         """Whether ``token`` is this key, in a time that does not depend on how much of it is right."""

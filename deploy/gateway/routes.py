@@ -55,6 +55,12 @@ RULES = {
 }
 """Path templates as FastAPI writes them. A test compares them with the routes of the installed vLLM."""
 
+GENERATING = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+"""The routes that produce tokens."""
+
+JSON_ROUTES = GENERATING | {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
+"""The open routes whose body is a JSON object."""
+
 
 def _pattern(template: str) -> re.Pattern[str]:
     """What a template of FastAPI's matches: ``{name}`` one segment of a path, ``{name:path}`` all the rest of it."""
@@ -62,11 +68,17 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{\w+\}", "[^/]+", rest))
 
 
-_TEMPLATES = [(_pattern(template), rule) for template, rule in RULES.items() if "{" in template]
+_TEMPLATES = [(_pattern(template), template) for template in RULES if "{" in template]
+UNKNOWN = "unknown"
+
+
+def template_of(path: str) -> str:
+    """The listed template that a decoded path matches; ``UNKNOWN`` for one that is no listed route."""
+    if path in RULES:
+        return path
+    return next((template for pattern, template in _TEMPLATES if pattern.fullmatch(path)), UNKNOWN)
 
 
 def rule_of(path: str) -> Rule | None:
     """The rule of a decoded path; ``None`` for one that is no listed route."""
-    if rule := RULES.get(path):
-        return rule
-    return next((rule for pattern, rule in _TEMPLATES if pattern.fullmatch(path)), None)
+    return RULES.get(template_of(path))

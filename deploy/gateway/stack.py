@@ -3,9 +3,11 @@
 from deploy.errors import UsageError
 from deploy.gateway.asgi import App
 from deploy.gateway.authentication import KeysRequired
+from deploy.gateway.body import ReadBody
 from deploy.gateway.content_type import FormIsJson
 from deploy.gateway.error_bodies import OpenAIErrors
 from deploy.gateway.key_store import KeyStore
+from deploy.gateway.request_scope import RequestScope
 from deploy.settings import Settings
 
 
@@ -41,13 +43,14 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         check(settings)
+        self._settings = settings
         path = settings.gateway.keys_file
-        self._open_metrics = settings.gateway.open_metrics
         self._keys = KeyStore(path) if settings.keys_required and path is not None else None
 
     def around(self, app: App) -> App:
-        """``app`` behind the gateway. Keys come first: what is refused costs nothing further."""
-        app = OpenAIErrors(FormIsJson(app))
+        """``app`` behind the gateway. Keys come before the body: what is refused costs nothing further."""
+        settings = self._settings
+        app = ReadBody(FormIsJson(app), settings.limits.body_bytes)
         if self._keys is not None:
-            app = KeysRequired(app, self._keys, open_metrics=self._open_metrics)
-        return app
+            app = KeysRequired(app, self._keys, open_metrics=settings.gateway.open_metrics)
+        return RequestScope(OpenAIErrors(app))

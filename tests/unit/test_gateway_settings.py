@@ -119,9 +119,3 @@ class TestServePy:
     def test_the_plan_warns_of_keys_that_are_off(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["--host", "0.0.0.0", "--gateway.keys", "off", "--dry-run"]) == 0
         assert "anyone who reaches this port can use the model" in " ".join(capsys.readouterr().out.split())
-
-    def test_the_replicas_get_an_absolute_path(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.chdir(tmp_path)
-        relative = settings(gateway={"keys_file": "keys.yaml"})
-        assert cli.with_absolute_paths(relative).gateway.keys_file == tmp_path / "keys.yaml"
-        assert cli.with_absolute_paths(settings()) == settings()

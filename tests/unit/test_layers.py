@@ -151,6 +151,7 @@ def test_only_what_runs_on_ray_needs_ray_to_be_imported() -> None:
 
 PROBE = """
 import importlib, json, logging, os, signal, sys, threading
+import prometheus_client  # copies the whole environment when imported
 
 class Environ(os._Environ):
     read = []

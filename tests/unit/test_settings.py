@@ -188,7 +188,21 @@ def test_an_engine_argument_with_a_setting_of_its_own_is_refused(key: str, own: 
 
 def test_the_schema_lists_every_group_and_every_leaf() -> None:
     schema = schema_of()
-    assert list(schema.groups) == ["server", "gateway", "scaling", "hardware", "vllm", "log"]
+    assert list(schema.groups) == [
+        "server",
+        "tls",
+        "gateway",
+        "limits",
+        "quotas",
+        "admission",
+        "guard",
+        "usage",
+        "scaling",
+        "hardware",
+        "vllm",
+        "log",
+        "tracing",
+    ]
     assert all(schema.groups.values())
     flat = {key for key, value in Settings().model_dump().items() if not isinstance(value, dict) or key == "engine"}
     nested = {f"{group}.{name}" for group in schema.groups for name in Settings().model_dump()[group]}
