@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from deploy import engine_arguments
+from deploy.absolute_paths import with_absolute_paths
 from deploy.errors import ServeError, UsageError
 from deploy.gateway import stack
 from deploy.leases import free_cores
@@ -100,13 +101,6 @@ def resolve(settings: Settings, plan: Plan) -> Settings:
         }
     )
     return settings.model_copy(update={"hardware": hardware, "vllm": vllm, "served_model_name": plan.source.name})
-
-
-def with_absolute_paths(settings: Settings) -> Settings:
-    """The settings with a key file that every process finds, wherever it was started."""
-    if (file := settings.gateway.keys_file) is None:
-        return settings
-    return settings.model_copy(update={"gateway": settings.gateway.model_copy(update={"keys_file": file.absolute()})})
 
 
 def check_port(host: str, port: int) -> None:

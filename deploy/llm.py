@@ -31,14 +31,29 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "kv_cache_memory_bytes": None if kv_gib is None else int(kv_gib * GIB) // vllm.tensor_parallel_size,
         "max_num_seqs": vllm.max_num_seqs,
         "max_num_batched_tokens": vllm.max_num_batched_tokens,
-        "max_num_queued_reqs": vllm.max_num_queued_reqs,
+        # vLLM counts the running ones too (AsyncLLM.check_admission).
+        "max_num_queued_reqs": vllm.max_num_seqs + vllm.max_num_queued_reqs,
         "enforce_eager": vllm.enforce_eager,
         "enable_prefix_caching": vllm.enable_prefix_caching,
         "seed": vllm.seed,
     }
+    if settings.keys_required:
+        arguments["scheduling_policy"] = "priority"
     if settings.hardware.device == "gpu":
         arguments["gpu_memory_utilization"] = vllm.gpu_memory_utilization
     return {key: value for key, value in (arguments | settings.engine).items() if value is not None}
+
+
+def model_arguments(settings: Settings, model: "PreparedModel") -> dict[str, Any]:
+    """``engine_arguments`` with what the prepared model's files decide: their formats, and the chat template."""
+    arguments = engine_arguments(settings) | {
+        "tokenizer_mode": model.tokenizer_mode,
+        "config_format": model.config_format,
+        "load_format": model.load_format,
+    }
+    if model.chat_template is not None:
+        arguments["chat_template"] = str(model.chat_template)
+    return arguments
 
 
 def worker_bundles(settings: Settings) -> list[dict[str, float]]:
@@ -95,16 +110,9 @@ def llm_config(settings: Settings, model: "PreparedModel") -> "LLMConfig":
     """
     from ray.serve.llm import LLMConfig
 
-    arguments = engine_arguments(settings) | {
-        "tokenizer_mode": model.tokenizer_mode,
-        "config_format": model.config_format,
-        "load_format": model.load_format,
-    }
-    if model.chat_template is not None:
-        arguments["chat_template"] = str(model.chat_template)
     return LLMConfig(
         model_loading_config={"model_id": model.name, "model_source": str(model.path)},
-        engine_kwargs=arguments,
+        engine_kwargs=model_arguments(settings, model),
         accelerator_type=settings.hardware.accelerator_type if settings.hardware.device == "gpu" else None,
         placement_group_config={"bundles": worker_bundles(settings)},
         callback_config={"callback_class": "deploy.server.FilesAreLocal"},

@@ -1,8 +1,8 @@
 """Ray Serve LLM's server and engine as a replica runs them: no needless process, and the place for the gateway.
 
 On a CPU vLLM insists on a worker process beside the engine process, because OpenMP reads its thread binding once,
-when a process starts (``vllm/platforms/cpu.py``, ``check_and_update_config``). The engine process is itself spawned,
-so setting that environment before it starts serves the same purpose, and the model runs inside the engine process.
+when a process starts (``vllm/platforms/cpu.py``, ``check_and_update_config``). Our engine process is forked from the
+server that ``deploy.engine_process`` starts with that environment, so the model runs inside the engine process itself.
 That saves starting one Python process and a hop through shared memory in every step.
 """
 

@@ -104,13 +104,18 @@ def _kind(settings: Settings) -> Kind:
         return "rehearsal"
     if settings.model == DEMO_MODEL:
         return "demo"
-    if settings.model.startswith(("/", "./", "../", "~/")) or Path(settings.model).is_dir():
+    if is_directory(settings.model):
         return "local"
     if _HUB_ID.fullmatch(settings.model):
         return "hub"
     raise UsageError(
         f"model {settings.model!r} is neither `{DEMO_MODEL}` nor a directory nor a hub id such as {rehearsal.MODEL_ID}"
     )
+
+
+def is_directory(model: str) -> bool:
+    """Whether ``--model`` means a directory: it is written as a path, or there is one of that name."""
+    return model != DEMO_MODEL and (model.startswith(("/", "./", "../", "~/")) or Path(model).is_dir())
 
 
 def _demo(settings: Settings) -> ModelSource:
@@ -130,6 +135,8 @@ def _demo(settings: Settings) -> ModelSource:
 
 
 def _rehearsal(settings: Settings) -> ModelSource:
+    if settings.vllm.quantization == "bitsandbytes":
+        raise UsageError("quantization 'bitsandbytes' cannot be rehearsed, it needs real weights: leave it out")
     architecture = rehearsal.rehearsed_architecture(settings)
     directory = rehearsal.rehearsal_directory(models_directory(settings), architecture.layers)
     layers = "" if settings.rehearse_layers == 32 else f" and {settings.rehearse_layers} of its 32 layers"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli import plan_for, resolve
-from deploy.llm import engine_arguments
+from deploy.llm import model_arguments
 from deploy.loading import load
 from deploy.machine import measure
 from deploy.model import prepare
@@ -40,13 +40,7 @@ def make_setup(*flags: str) -> Setup:
     machine = measure()
     settings = resolve(settings, plan_for(settings, machine, starting=True))
     model = prepare(settings, say)
-    arguments = engine_arguments(settings) | {
-        "tokenizer_mode": model.tokenizer_mode,
-        "config_format": model.config_format,
-        "load_format": model.load_format,
-    }
-    if model.chat_template is not None:
-        arguments["chat_template"] = str(model.chat_template)
+    arguments = model_arguments(settings, model)
     return Setup(chosen, model.name, model.path, arguments, machine.cores, settings.log.engine_level.upper())
 
 

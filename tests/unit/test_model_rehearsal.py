@@ -7,6 +7,7 @@ import pytest
 
 from deploy.architecture import MISTRAL_7B_V01, from_hf_config
 from deploy.errors import StartError, UsageError
+from deploy.model import inspect
 from deploy.model.rehearsal import build_rehearsal, rehearsed_architecture
 from deploy.settings import Settings
 
@@ -54,6 +55,11 @@ def test_the_rehearsed_model_may_be_named_and_no_other() -> None:
         "--rehearse serves the architecture of mistralai/Mistral-7B-v0.1 only: "
         "leave out --model 'mistralai/Mistral-7B-v0.3'"
     )
+
+
+def test_bitsandbytes_is_refused_because_it_needs_real_weights() -> None:
+    with pytest.raises(UsageError, match="'bitsandbytes' cannot be rehearsed"):
+        inspect(Settings.model_validate({"rehearse": True, "vllm": {"quantization": "bitsandbytes"}}))
 
 
 def test_without_mistral_common_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
