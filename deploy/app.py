@@ -7,9 +7,11 @@ import ray
 from ray import serve
 from ray.serve.deployment import Application
 
+from deploy.gateway.stack import check
 from deploy.llm import deployment_options
 from deploy.loading import load
 from deploy.machine import measure
+from deploy.plan.placement import cores_of_a_replica
 from deploy.replica import ModelReplica
 from deploy.settings import Settings
 
@@ -21,9 +23,11 @@ def build_app(args: Mapping[str, Any]) -> Application:
     deployment: no router process and no second hop.
 
     Raises:
-        UsageError: a setting is wrong.
+        UsageError: a setting is wrong, or keys are needed and there are none.
     """
-    return application(on_this_cluster(load(args)))
+    settings = load(args)
+    check(settings)
+    return application(on_this_cluster(settings))
 
 
 def application(settings: Settings) -> Application:
@@ -46,7 +50,7 @@ def on_this_cluster(settings: Settings) -> Settings:
         gpus, cores = len(machine.gpus), len(machine.cores)
     device = hardware.device if hardware.device != "auto" else ("gpu" if gpus else "cpu")
     own_cores = hardware.cores_per_replica
-    if device == "cpu" and own_cores is None:
-        own_cores = max(1, cores // settings.scaling.most_replicas)
+    if device == "cpu":
+        own_cores = cores_of_a_replica(settings, cores)
     update = {"device": device, "cores_per_replica": own_cores}
     return settings.model_copy(update={"hardware": hardware.model_copy(update=update)})

@@ -4,7 +4,8 @@ vLLM answers most mistakes with an error object whose ``type`` is the name of a 
 number; FastAPI and Starlette answer others with ``{"detail": …}`` or plain text. A 5xx may quote any exception. Here
 each gets the type, the code and, for a 5xx, also the message that belong to its status.
 
-An error inside a stream that has begun is an event of that stream, and passes untouched.
+An error inside a stream that has begun is an event of that stream, and passes untouched. A part deep inside the app
+that refuses a request leaves its error in the request's record; that is answered in place of what the app made of it.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 from deploy.gateway.asgi import App, Message, Receive, Scope, Send
 from deploy.gateway.errors import MODEL_NOT_FOUND, ApiError, answer, of_status
+from deploy.gateway.request import current
 
 LONGEST_BODY = 64 * 1024
 """Bytes of an error's body that are read; a longer one is replaced by the general sentence of its status."""
@@ -63,6 +65,11 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _refused() -> ApiError | None:
+    record = current()
+    return None if record is None else record.refused
+
+
 class OpenAIErrors:
     """ASGI middleware: rewrites responses whose status is 400 or above, and passes on all others as they come."""
 
@@ -104,7 +111,7 @@ class _Response:
         if self._error is not None:
             await self._answer()
         elif not self._started:
-            await answer(of_status(500), self._scope, self._send)
+            await answer(_refused() or of_status(500), self._scope, self._send)
 
     async def _collect(self, message: Message) -> None:
         if self._answered or message["type"] != "http.response.body":
@@ -120,5 +127,8 @@ class _Response:
         if self._answered or self._error is None:
             return
         self._answered = True
+        if (error := _refused()) is not None:
+            await answer(error, self._scope, self._send)
+            return
         kept = tuple((name, value) for name, value in self._error.get("headers", ()) if name not in _OF_THE_OLD_BODY)
         await answer(translate(self._error["status"], self._body), self._scope, self._send, kept)

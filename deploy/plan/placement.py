@@ -31,7 +31,7 @@ def place(settings: Settings, machine: Machine, *, cluster: bool, starting: bool
     Raises:
         UsageError: no GPU where one is wanted, or more replicas than there are cores or GPUs.
     """
-    hardware, scaling, workers = settings.hardware, settings.scaling, settings.vllm.tensor_parallel_size
+    scaling, workers = settings.scaling, settings.vllm.tensor_parallel_size
     device = _device(settings, machine, cluster)
     gpu = None
     if device == "gpu":
@@ -40,7 +40,7 @@ def place(settings: Settings, machine: Machine, *, cluster: bool, starting: bool
     elif workers > 1:
         raise UsageError(f"tensor_parallel_size is {workers} but a CPU replica is not spread: leave it at 1")
     else:
-        cores = hardware.cores_per_replica or max(1, len(machine.cores) // scaling.most_replicas)
+        cores = cores_of_a_replica(settings, len(machine.cores))
     placement = Placement(
         device=device,
         replicas_min=scaling.least_replicas,
@@ -53,6 +53,11 @@ def place(settings: Settings, machine: Machine, *, cluster: bool, starting: bool
     if placement.measured:
         _check_room(placement, machine)
     return placement
+
+
+def cores_of_a_replica(settings: Settings, cores: int) -> int:
+    """Cores that a CPU replica takes where ``cores`` are shared out over the most replicas that may run."""
+    return settings.hardware.cores_per_replica or max(1, cores // settings.scaling.most_replicas)
 
 
 def _device(settings: Settings, machine: Machine, cluster: bool) -> Device:

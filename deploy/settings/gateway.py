@@ -14,7 +14,7 @@ class GatewaySettings(Group):
     keys: Literal["auto", "on", "off"] = option(
         "auto",
         "Whether requests need an API key. `auto`: when `gateway.keys_file` is given, or the server listens beyond "
-        "loopback. In YAML, write `off` and `on` in quotes.",
+        "loopback.",
     )
     keys_file: Path | None = option(
         None,

@@ -7,7 +7,9 @@ import pytest
 
 from deploy.gateway.asgi import Receive, Scope, Send
 from deploy.gateway.error_bodies import LONGEST_BODY, OpenAIErrors, translate
-from deploy.gateway.errors import of_status
+from deploy.gateway.errors import RATE_LIMIT, ApiError, of_status
+from deploy.gateway.request import current
+from deploy.gateway.request_scope import RequestScope
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
 
 SECRET = "ValueError at /opt/app/engine.py, line 7: prompt was 'hello'"
@@ -19,6 +21,21 @@ def through(upstream: Upstream, path: str = "/v1/completions") -> Response:
 
 def vllm_error(message: str, kind: str, code: int, param: str | None = None) -> bytes:
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
+
+
+class Refusing:
+    """An app with a part inside that refuses; the app itself answers with ``status``, or ends with an exception."""
+
+    def __init__(self, status: int | None) -> None:
+        self.status = status
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = current()
+        assert record is not None
+        record.refused = ApiError(429, RATE_LIMIT, "server_overloaded", "Too much to do.", retry_after=7)
+        if self.status is None:
+            raise RuntimeError("internal")
+        await Upstream(self.status, [b'{"error": {"message": "something else"}}'])(scope, receive, send)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +163,20 @@ def test_an_exception_is_answered_with_500_and_raised_again() -> None:
         call(OpenAIErrors(upstream), scope_of("/"), response=response)
     assert (response.status, response.error["code"]) == (500, "internal_error")
     assert b"prompt" not in response.body
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_an_error_left_in_the_record_is_answered_in_place_of_the_apps(status: int) -> None:
+    refusing = Refusing(status)
+    response = call(RequestScope(OpenAIErrors(refusing)), scope_of("/v1/chat/completions"))
+    assert (response.status, response.error["code"], response.headers["retry-after"]) == (429, "server_overloaded", "7")
+
+
+def test_an_exception_after_a_refusal_is_answered_with_the_refusal() -> None:
+    response = Response()
+    with pytest.raises(RuntimeError):
+        call(RequestScope(OpenAIErrors(Refusing(None))), scope_of("/v1/chat/completions"), response=response)
+    assert (response.status, response.error["code"]) == (429, "server_overloaded")
 
 
 def test_an_exception_within_a_response_adds_nothing_to_it() -> None:

@@ -10,6 +10,7 @@ from deploy.errors import UsageError
 from deploy.gateway.stack import Gateway, check
 from deploy.machine import Machine
 from deploy.settings import Settings
+from deploy.strict_yaml import parse_yaml
 from tests.unit.asgi_calls import Upstream, call, scope_of
 
 GIB = 1024**3
@@ -42,6 +43,17 @@ def test_beyond_loopback_keys_are_required_unless_they_are_off(host: str) -> Non
     assert required(host, "auto")
     assert required(host, "on")
     assert not required(host, "off")
+
+
+@pytest.mark.parametrize(("written", "meant"), [("off", "off"), ("on", "on"), ('"off"', "off"), ("auto", "auto")])
+def test_a_bare_word_in_yaml_means_what_it_says(written: str, meant: str) -> None:
+    assert settings(gateway=parse_yaml(f"keys: {written}", "a profile")).gateway.keys == meant
+    if meant == "off":
+        assert settings(guard=parse_yaml(f"safe_prompt: {written}", "a profile")).guard.safe_prompt == "off"
+
+
+def test_a_boolean_stays_one_where_a_boolean_is_asked_for() -> None:
+    assert settings(gateway={"open_metrics": False, "keys": "on"}).gateway.open_metrics is False
 
 
 def test_a_key_file_is_never_silently_ignored() -> None:
