@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import StartError
-from deploy.leases import Lease, lease_replica_ports, user_directory
+from deploy.leases import SHARED_VARIABLE, Lease, lease_replica_ports, user_directory
 from deploy.machine import measure
 from deploy.proxy import BIND_VARIABLE, write_launcher
 from deploy.settings import Settings
@@ -115,6 +115,9 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop"
         # (ray_constants.py).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # vLLM leaves a file for each engine in the temporary directory; this one goes with the deployment.
+        "TMPDIR": str(run.path),
+        SHARED_VARIABLE: str(user_directory()),
         BIND_VARIABLE: f"{settings.server.host}:{settings.server.port}",
     }
 

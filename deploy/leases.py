@@ -21,9 +21,14 @@ PORT_BLOCKS = range(20000, 30000, PORT_BLOCK)
 """First ports of the blocks that replicas listen in; below the ephemeral range, above Ray's worker ports."""
 
 
+SHARED_VARIABLE = "_MISTRAL_SERVE_SHARED"
+"""Environment variable: ``user_directory()`` of a deployment, whose replicas have a ``TMPDIR`` of their own."""
+
+
 def user_directory() -> Path:
     """This user's directory for what deployments on this machine share. Its name is short: sockets lie below it."""
-    directory = Path(tempfile.gettempdir()) / f"ms-{os.getuid()}"
+    default = Path(tempfile.gettempdir()) / f"ms-{os.getuid()}"
+    directory = Path(os.environ.get(SHARED_VARIABLE, default))
     directory.mkdir(mode=0o700, exist_ok=True)
     return directory
 

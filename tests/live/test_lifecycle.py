@@ -26,6 +26,7 @@ STORY = "Once upon a time, in a village by the sea,"
 @pytest.fixture
 def deployment() -> Iterator[Deployment]:
     """A ready deployment; whatever a test does to it, nothing of it outlives the test."""
+    before = engine_files()
     running = Deployment()
     family = []
     try:
@@ -37,6 +38,12 @@ def deployment() -> Iterator[Deployment]:
             running.stop()
         assert_gone(family)
         assert port_is_free(running.port)
+        assert engine_files() <= before
+
+
+def engine_files() -> set[Path]:
+    """Files that vLLM's engines left in the temporary directory."""
+    return set(Path(tempfile.gettempdir()).glob("vllm*"))
 
 
 def run_directories() -> set[Path]:
