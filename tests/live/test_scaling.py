@@ -107,7 +107,7 @@ def test_a_killed_replica_costs_only_its_own_streams_and_comes_back() -> None:
         first, second = engines(deployment)
         assert cores_of(first) & cores_of(second) == set()
         with load(deployment.url, 6, LONG) as running:
-            eventually(lambda: all(stream.started.is_set() for _, stream in running.streams[:6]), 60, "all six stream")
+            eventually(lambda: all(stream.started.is_set() for _, stream in running.streams[:6]), 180, "all six stream")
             victim = deployment.named(r"^ray::ServeReplica")[0]
             orphans = victim.children(recursive=True)
             victim.kill()
