@@ -18,6 +18,12 @@ from deploy.errors import ServeError, UsageError
 from deploy.gateway.key_file import Key, KeyFile, digest, new_token, prefix_of, read
 
 DEFAULT_FILE = Path("keys.yaml")
+_COUNT = "a whole number from 1"
+_REMEDIES = {
+    "requests_per_minute": _COUNT,
+    "tokens_per_minute": _COUNT,
+    "priority": "low, normal or high",
+}
 Keys = tuple[Key, ...]
 
 
@@ -39,6 +45,20 @@ def _parser() -> ArgumentParser:
     new.add_argument("--name", required=True, help="whom the key is for")
     new.add_argument("--models", nargs="+", metavar="MODEL", help="served models it may use [default: all]")
     new.add_argument("--expires", metavar="TIME", help="for example 2030-01-31T00:00:00Z [default: never]")
+    new.add_argument(
+        "--requests-per-minute",
+        metavar="N",
+        help="requests it may send in a minute [default: what the server's settings say]",
+    )
+    new.add_argument(
+        "--tokens-per-minute",
+        metavar="N",
+        help="tokens, of prompts and completions, that it may use in a minute [default: the same]",
+    )
+    new.add_argument(
+        "--priority", default="normal", metavar="LEVEL", help="low, normal or high: who waits less [default: normal]"
+    )
+    new.add_argument("--guard", action="store_true", help="ask for the server's guard in every request of this key")
     listing = commands.add_parser("list", help="print the keys of the file, without any secret")
     disable = commands.add_parser("disable", help="refuse a key from now on, and keep its entry")
     remove = commands.add_parser("remove", help="delete a key's entry")
@@ -77,25 +97,41 @@ def _entry(token: str, arguments: Namespace) -> Key:
         )
     secret = token.encode()
     try:
-        return Key(
-            name=arguments.name,
-            prefix=prefix_of(secret),
-            hash=digest(secret),
-            models=arguments.models,
-            expires=expires,
+        return Key.model_validate(
+            {
+                "name": arguments.name,
+                "prefix": prefix_of(secret),
+                "hash": digest(secret),
+                "models": arguments.models,
+                "expires": expires,
+                "requests_per_minute": _number(arguments.requests_per_minute),
+                "tokens_per_minute": _number(arguments.tokens_per_minute),
+                "priority": arguments.priority,
+                "guard": arguments.guard,
+            }
         )
     except ValidationError as error:
-        field = error.errors()[0]["loc"][0]
-        raise UsageError(
-            f"--{field} is {getattr(arguments, str(field))!r}: give letters, digits, dots, dashes or underscores"
-        ) from None
+        field = str(error.errors()[0]["loc"][0])
+        remedy = _REMEDIES.get(field, "letters, digits, dots, dashes or underscores")
+        raise UsageError(f"--{field.replace('_', '-')} is {getattr(arguments, field)!r}: give {remedy}") from None
+
+
+def _number(text: str | None) -> int | str | None:
+    """What ``text`` says; a text that is no number is left for ``Key`` to refuse."""
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return text
 
 
 def _list(arguments: Namespace) -> None:
-    rows = [("PREFIX", "NAME", "MODELS", "EXPIRES", "STATE")]
+    rows = [("PREFIX", "NAME", "MODELS", "REQUESTS/MIN", "TOKENS/MIN", "PRIORITY", "GUARD", "EXPIRES", "STATE")]
     for key in read(arguments.file).keys:
         expires = "never" if key.expires is None else key.expires.isoformat()
-        rows.append((key.prefix, key.name, " ".join(key.models or ("all",)), expires, _state(key)))
+        requests, tokens = (str(limit or "default") for limit in (key.requests_per_minute, key.tokens_per_minute))
+        guard = "always" if key.guard else "default"
+        models = " ".join(key.models or ("all",))
+        rows.append((key.prefix, key.name, models, requests, tokens, key.priority, guard, expires, _state(key)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

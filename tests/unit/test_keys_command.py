@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy import keys
 from deploy.gateway.key_file import KeyFile, new_token, read
@@ -74,6 +75,21 @@ def test_models_and_expiry_are_kept(capsys: pytest.CaptureFixture[str], file: Pa
     assert key.expires.isoformat() == "2999-01-31T12:00:00+09:00"
 
 
+def test_quotas_priority_and_guard_are_kept(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    limits = ["--requests-per-minute", "60", "--tokens-per-minute", "1000000000000000"]
+    make(capsys, file, "--name", "a", *limits, "--priority", "high", "--guard")
+    (key,) = read(file).keys
+    assert (key.requests_per_minute, key.tokens_per_minute) == (60, 10**15)
+    assert (key.priority, key.guard) == ("high", True)
+
+
+def test_without_flags_a_key_has_no_quota_of_its_own(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    make(capsys, file, "--name", "a")
+    (key,) = read(file).keys
+    assert (key.requests_per_minute, key.tokens_per_minute, key.priority, key.guard) == (None, None, "normal", False)
+    assert set(yaml.safe_load(file.read_text())["keys"][0]) == {"name", "prefix", "hash"}
+
+
 def test_a_json_file_stays_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     make(capsys, file, "--name", "a", "--expires", "2999-01-31T12:00:00Z")
@@ -101,14 +117,14 @@ def test_a_name_may_have_two_keys_and_each_can_be_ended_alone(capsys: pytest.Cap
 
 
 def test_list_shows_everything_but_hashes(capsys: pytest.CaptureFixture[str], file: Path) -> None:
-    a = make(capsys, file, "--name", "a", "--models", "demo")[:11]
-    b = make(capsys, file, "--name", "b", "--expires", "2999-01-31T12:00:00Z")[:11]
+    a = make(capsys, file, "--name", "a", "--models", "demo", "--requests-per-minute", "60", "--guard")[:11]
+    b = make(capsys, file, "--name", "b", "--expires", "2999-01-31T12:00:00Z", "--priority", "low")[:11]
     run("disable", "a", file=file)
     assert run("list", file=file) == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["PREFIX", "NAME", "MODELS", "EXPIRES", "STATE"],
-        [a, "a", "demo", "never", "disabled"],
-        [b, "b", "all", "2999-01-31T12:00:00+00:00", "valid"],
+        ["PREFIX", "NAME", "MODELS", "REQUESTS/MIN", "TOKENS/MIN", "PRIORITY", "GUARD", "EXPIRES", "STATE"],
+        [a, "a", "demo", "60", "default", "normal", "always", "never", "disabled"],
+        [b, "b", "all", "default", "default", "low", "default", "2999-01-31T12:00:00+00:00", "valid"],
     ]
 
 
@@ -133,6 +149,13 @@ def test_two_commands_at_once_lose_no_key(file: Path) -> None:
         (["new", "--name", "a", "--expires", "2001-01-31T00:00:00Z"], ["--expires", "time to come"]),
         (["new", "--name", "a", "--expires", "soon"], ["--expires", "'soon'"]),
         (["new", "--name", "a", "--models", ""], ["--models"]),
+        (["new", "--name", "a", "--requests-per-minute", "0"], ["--requests-per-minute", "'0'", "whole number from 1"]),
+        (["new", "--name", "a", "--requests-per-minute", "1.5"], ["--requests-per-minute", "'1.5'"]),
+        (["new", "--name", "a", "--requests-per-minute=-1"], ["--requests-per-minute", "'-1'"]),
+        (["new", "--name", "a", "--tokens-per-minute", "many"], ["--tokens-per-minute", "'many'", "whole number"]),
+        (["new", "--name", "a", "--tokens-per-minute", ""], ["--tokens-per-minute", "''"]),
+        (["new", "--name", "a", "--tokens-per-minute", "9" * 5000], ["--tokens-per-minute", "whole number"]),
+        (["new", "--name", "a", "--priority", "urgent"], ["--priority", "'urgent'", "low, normal or high"]),
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(
