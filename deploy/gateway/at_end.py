@@ -1,0 +1,26 @@
+"""What must be done when a request ends, before anybody is told of its end."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+from deploy.gateway.request import RequestRecord
+
+_actions: ContextVar[list[Callable[[], None]]] = ContextVar("at_end")
+
+
+def observe(record: RequestRecord) -> None:
+    """An observer, which must be the first: runs the request's actions when it ended."""
+    if record.ended is None:
+        _actions.set([])
+        return
+    for action in _actions.get():
+        action()
+
+
+def at_end(action: Callable[[], None]) -> None:
+    """Have ``action`` done when the request that this task serves has ended.
+
+    Raises:
+        LookupError: ``observe`` was not told of a request.
+    """
+    _actions.get().append(action)
