@@ -1,0 +1,57 @@
+"""Everything that is told of requests, as the settings ask for it."""
+
+import uuid
+
+from deploy.gateway import request_metrics
+from deploy.gateway.access_log import AccessLog
+from deploy.gateway.log_sink import sink_from_environment
+from deploy.gateway.observed import Seldom
+from deploy.gateway.request import Observer, RequestRecord
+from deploy.gateway.usage_files import check_directory
+from deploy.gateway.usage_log import UsageLog
+from deploy.settings import Settings
+
+
+def check_observers(settings: Settings) -> None:
+    """Refuse settings with which something could not be written down.
+
+    Raises:
+        UsageError: the usage directory cannot be written to, or the tracing endpoint is no URL.
+    """
+    if settings.usage.directory is not None:
+        check_directory(settings.usage.directory)
+    if settings.tracing.otlp_endpoint is not None:
+        from deploy.gateway.tracing import check_endpoint
+
+        check_endpoint(settings.tracing)
+
+
+def observers(settings: Settings, served_model: str) -> tuple[Observer, ...]:
+    """The observers of one replica process; starts their threads. ``served_model`` is the name that clients use."""
+    # Not Ray's id of the replica: it must be another one for every process that writes usage files.
+    instance = uuid.uuid4().hex
+    found: list[Observer] = [request_metrics.observe]
+    if settings.log.access:
+        found.append(AccessLog(sink_from_environment(), settings.log, served_model))
+    if settings.usage.directory is not None:
+        found.append(UsageLog(settings.usage.directory, instance, settings.usage.progress_s, served_model))
+    if settings.tracing.otlp_endpoint is not None:
+        # Only a replica that traces needs OpenTelemetry.
+        from deploy.gateway.tracing import Tracing
+
+        found.append(Tracing(settings.tracing, instance, served_model))
+    return tuple(map(harmless, found))
+
+
+def harmless(observer: Observer) -> Observer:
+    """``observer``, whose failures are logged once a minute and break no request."""
+    seldom = Seldom()
+
+    def observe(record: RequestRecord) -> None:
+        try:
+            observer(record)
+        except Exception as error:
+            # Its type only: the message could quote what must not be logged.
+            seldom.warn("%s failed on a request (%s)", type(observer).__name__, type(error).__name__)
+
+    return observe
