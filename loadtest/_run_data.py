@@ -1,0 +1,96 @@
+"""One finished run as the master collected it: what the figures, the verdict and the report are made from."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadtest._request import Record
+
+SECRET_FLAGS = ("--api-key",)
+
+
+@dataclass(slots=True)
+class HealthSample:
+    """How one load-generating process fared in one second."""
+
+    worker: int
+    t: float
+    """End of that second, seconds since the start of the run."""
+    cpu_share: float
+    """CPU time the process took, as a share of one core: 1.0 is a core fully used."""
+    loop_lag_s: float
+    """The most by which the event loop woke up late in that second, seconds."""
+    in_flight: int
+    """Requests sent and not yet ended, at ``t``."""
+    dispatched: int
+    """Requests sent in that second."""
+
+
+@dataclass(slots=True)
+class RunData:
+    """Every time in ``records`` and ``health`` is in seconds since the start of the run, on the master's clock."""
+
+    records: list[Record]
+    health: list[HealthSample]
+    started_wall: float
+    """Start of the run, seconds since the epoch."""
+    duration_s: float
+    """From the start until the last request was to be sent. Requests in flight then may end later."""
+    warmup_s: float
+    cooldown_s: float
+    arrivals: dict[str, Any]
+    """``kind`` (closed, constant, poisson, gamma, ramp, steps, spikes, trace) and what belongs to it."""
+    workload: dict[str, Any]
+    """``name``, ``hash`` of the file, ``parameters``."""
+    requested_rate: float | None
+    """Open loop: the mean rate that the schedule asks for in the measured window, requests/s. Closed loop: None."""
+    users: int | None
+    """Closed loop: users. Open loop: None."""
+    processes: int
+    host: str
+    model: str
+    seed: int
+    nonce: str
+    command: str
+    """As typed, without secrets: see ``shown_command``."""
+    versions: dict[str, str]
+    server: list[dict[str, Any]] = field(default_factory=list)
+    """Samples of the server's own metrics."""
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """The measured window: after the warm-up and before the cool-down, seconds since the start of the run."""
+        return self.warmup_s, max(self.warmup_s, self.duration_s - self.cooldown_s)
+
+    @property
+    def window_s(self) -> float:
+        """Length of the measured window, seconds."""
+        start, end = self.window
+        return end - start
+
+    def measured(self) -> list[Record]:
+        """The requests that were to be sent (closed loop: were sent) in the measured window."""
+        start, end = self.window
+        return [record for record in self.records if start <= due(record) <= end]
+
+
+def due(record: Record) -> float:
+    """When a request was to be sent; in a closed loop, when it was."""
+    return record.sent if record.intended is None else record.intended
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """A command line for reports, ready to be pasted into a shell; the values of secret flags are left out."""
+    shown: list[str] = []
+    hide = False
+    for word in argv:
+        flag, equals, _ = word.partition("=")
+        if hide:
+            shown.append("***")
+        elif flag in SECRET_FLAGS and equals:
+            shown.append(f"{flag}=***")
+        else:
+            shown.append(word)
+        hide = not hide and word in SECRET_FLAGS
+    return shlex.join(shown)
