@@ -92,11 +92,16 @@ def most_blocks_while_decoding(deployment: Deployment, model: str, prompt: list[
     body = {"model": model, "prompt": prompt, "max_tokens": 128, "ignore_eos": True, "temperature": 0, "stream": True}
     info = metric(deployment, r"vllm:cache_config_info\{(.*)\}")
     labels = dict(re.findall(r'(\w+)="([^"]*)"', info))
-    most = 0.0
+    most, chunks = 0.0, 0
     with httpx.stream("POST", f"{deployment.url}/v1/completions", json=body, timeout=300) as response:
-        for number, line in enumerate(response.iter_lines()):
-            if line.startswith("data: {") and number % 20 == 0:
-                most = max(most, float(metric(deployment, r"vllm:kv_cache_usage_perc\{.*\} (\S+)")))
+        assert response.status_code == 200, response.read()
+        for line in response.iter_lines():
+            if line.startswith("data: {"):
+                assert '"choices"' in line, line
+                if chunks % 10 == 0:
+                    most = max(most, float(metric(deployment, r"vllm:kv_cache_usage_perc\{.*\} (\S+)")))
+                chunks += 1
+    assert chunks > 1, "the stream came in one piece, so nothing was seen of its decoding"
     return round(most * int(labels["num_gpu_blocks"])), int(labels["block_size"])
 
 
