@@ -55,12 +55,13 @@ def start(settings: Settings) -> int:
     machine = measure()
     plan = plan_for(settings, machine, starting=True)
     engine_arguments.check_values(settings)
-    if "RAY_ADDRESS" in os.environ:
-        # The key file lies on the nodes.
-        stack.check(settings)
-    else:
+    # On a cluster, files and ports are the nodes'.
+    local = "RAY_ADDRESS" not in os.environ
+    if local:
         check_port(settings.server.host, settings.server.port)
-        stack.Gateway(settings)
+    stack.check(settings)
+    if local:
+        stack.check_files(settings)
         check_cores(plan, machine)
         prepare(settings, lambda text: print(text, file=sys.stderr, flush=True))
         # What could not be known before a download is known now.

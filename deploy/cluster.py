@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import StartError
+from deploy.gateway.log_sink import FIFO_VARIABLE
 from deploy.leases import SHARED_VARIABLE, Lease, lease_replica_ports, user_directory
 from deploy.machine import measure
 from deploy.proxy import BIND_VARIABLE, write_launcher
@@ -52,6 +53,11 @@ class RunDirectory:
     def admin_socket(self) -> Path:
         """HAProxy's admin socket; Ray Serve puts it into a folder with the node's id for a name."""
         return next(self.path.glob(f"*/{ADMIN_SOCKET}"))
+
+    @property
+    def access_fifo(self) -> Path:
+        """FIFO that the replicas' access log goes through."""
+        return self.path / "access"
 
     @property
     def logs(self) -> Path:
@@ -117,6 +123,7 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # vLLM leaves a file for each engine in the temporary directory; this one goes with the deployment.
         "TMPDIR": str(run.path),
+        FIFO_VARIABLE: str(run.access_fifo),
         SHARED_VARIABLE: str(user_directory()),
         BIND_VARIABLE: f"{settings.server.host}:{settings.server.port}",
     }

@@ -16,12 +16,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deploy import rehearsal
+from deploy import access_fifo, rehearsal
 from deploy.cluster import RunDirectory, connect, start_local
 from deploy.errors import ServeError, StartError
 from deploy.failure import cause_of
 from deploy.processes import adopt_orphans, children, die_with_parent, end_descendants, reap_orphans
 from deploy.proxy_admin import drain, replicas_up
+from deploy.quota_actor import end_quota_actor
 from deploy.settings import Settings
 
 APPLICATION = "mistral-serve"
@@ -135,6 +136,7 @@ def _leave_cluster() -> None:
     from ray import serve
 
     serve.delete(APPLICATION)
+    end_quota_actor(APPLICATION)
 
 
 def end_at_once(number: int, frame: FrameType | None) -> None:
@@ -148,7 +150,9 @@ def run(message: dict[str, Any]) -> int:
     settings = Settings.model_validate(message["settings"])
     configure_logging(settings)
     try:
-        serve_until_stopped(settings, RunDirectory(Path(message["run_directory"])))
+        directory = RunDirectory(Path(message["run_directory"]))
+        with access_fifo.reader(directory.access_fifo):
+            serve_until_stopped(settings, directory)
     except ServeError as error:
         logger.error("%s", error)  # noqa: TRY400 (a person reads this: no traceback)
         return error.exit_code

@@ -14,6 +14,7 @@ from deploy.gateway.stack import Gateway
 from deploy.leases import lease_cores
 from deploy.machine import measure
 from deploy.proxy import BIND_VARIABLE
+from deploy.quota_actor import book_for
 from deploy.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -40,8 +41,8 @@ class ModelReplica:
         if BIND_VARIABLE in os.environ:
             keep_to_loopback()
         resolved = Settings.model_validate(settings)
-        # First, because a key file that cannot be used should not cost the minutes in which a model loads.
-        gateway = Gateway(resolved)
+        # First, because a file that cannot be used should not cost the minutes in which a model loads.
+        gateway = Gateway(resolved, book_for(resolved))
         if resolved.hardware.device == "cpu":
             self._cores = lease_cores(resolved.hardware.cores_per_replica or 1, measure().cores)
             os.sched_setaffinity(0, self._cores.ids)
@@ -55,7 +56,7 @@ class ModelReplica:
 
         prepared = await asyncio.to_thread(prepare, settings, logger.info)
         server = MistralServer.sync_init(llm_config(settings, prepared))
-        server.gateway = gateway
+        server.settings, server.gateway = settings, gateway
         await server.start()
         return server
 
