@@ -67,7 +67,7 @@ class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
     async def _start_engine(self) -> None:
         # Without Ray Serve LLM's telemetry, which would start an actor of its own in every cluster.
         await self.engine.start()
-        client, settings = self.engine.client, self.settings.admission
-        if settings.enabled:
-            self._admission = Admission(capacity_of(client.vllm_config), settings)
-        meter(client, self._admission)
+        client, settings = self.engine.client, self.settings
+        if settings.admission.enabled:
+            self._admission = Admission(capacity_of(client.vllm_config), settings.admission)
+        meter(client, self._admission, settings.limits if settings.limits.enabled else None)

@@ -11,10 +11,13 @@ from deploy.gateway.content_type import FormIsJson
 from deploy.gateway.error_bodies import OpenAIErrors
 from deploy.gateway.key_file import read
 from deploy.gateway.key_store import KeyStore
+from deploy.gateway.limits import BodyLimits, HeaderLimit
 from deploy.gateway.observers import check_endpoints, observers
+from deploy.gateway.per_key import RequestsPerKey
 from deploy.gateway.quota_book import Book, checked_address, redis_password
 from deploy.gateway.quotas import Quotas
 from deploy.gateway.request_scope import RequestScope
+from deploy.gateway.time_limit import TimeLimit
 from deploy.gateway.usage_files import check_directory
 from deploy.settings import Settings
 
@@ -85,13 +88,19 @@ class Gateway:
             served_model: the name that clients use.
             admission: the ledger of the engine behind ``app``; ``None`` accepts everything.
         """
-        settings = self._settings
+        settings, limits = self._settings, self._settings.limits
         app = OpenAIErrors(FormIsJson(app))
-        app = ReadBody(app, settings.limits.body_bytes)
+        if limits.enabled:
+            app = BodyLimits(app, limits)
+        app = ReadBody(app, limits.body_bytes if limits.enabled else None)
         if self._book is not None:
             app = Quotas(app, self._book, settings.quotas)
         if admission is not None:
             app = AdmissionEarly(app, admission)
+        if limits.enabled:
+            app = RequestsPerKey(app, limits.requests_per_key)
         if self._keys is not None:
             app = KeysRequired(app, self._keys, open_metrics=settings.gateway.open_metrics)
+        if limits.enabled:
+            app = TimeLimit(HeaderLimit(app, limits.header_bytes), limits.request_s)
         return RequestScope(app, (at_end.observe, *observers(settings, served_model)))
