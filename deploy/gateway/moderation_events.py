@@ -219,7 +219,7 @@ class ResponseEvents:
         prompt, completion = record.prompt_tokens, record.completion_tokens
         self._response["usage"] = {
             "input_tokens": prompt,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": completion,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": prompt + completion,

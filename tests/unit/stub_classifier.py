@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,6 +13,7 @@ BAD = "BAD"
 class StubClassifier:
     """Speaks both protocols. ``answer`` replaces its bytes; it answers nothing before ``open`` is set.
 
+    ``dies_after``: how many requests it answers before every further one gets 500.
     ``keeps`` connections open only when told so: unit tests run each request in an event loop of its own.
     """
 
@@ -21,6 +22,7 @@ class StubClassifier:
         self.keeps = False
         self.connections = 0
         self.answer: bytes | None = None
+        self.dies_after: int | None = None
         self.open = threading.Event()
         self.open.set()
         self.asked = threading.Event()
@@ -72,12 +74,15 @@ class StubClassifier:
             said = "unsafe\nS1" if verdicts[0] else "safe"
             content = {"choices": [{"index": 0, "message": {"role": "assistant", "content": said}}]}
         answer = json.dumps(content).encode() if self.answer is None else self.answer
-        handler.send_response(self.status)
+        dead = self.dies_after is not None and len(self.requests) > self.dies_after
+        handler.send_response(500 if dead else self.status)
         handler.send_header("content-length", str(len(answer)))
         if not self.keeps:
             handler.send_header("connection", "close")
         handler.end_headers()
-        handler.wfile.write(answer)
+        # Who asked may have given up by now.
+        with suppress(OSError):
+            handler.wfile.write(answer)
 
     def close(self) -> None:
         self.open.set()
