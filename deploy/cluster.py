@@ -14,6 +14,7 @@ from deploy.errors import StartError
 from deploy.gateway.log_sink import FIFO_VARIABLE
 from deploy.leases import SHARED_VARIABLE, Lease, lease_replica_ports, user_directory
 from deploy.machine import measure
+from deploy.model.cache import compiled_directory
 from deploy.proxy import BIND_VARIABLE, write_launcher
 from deploy.settings import Settings
 
@@ -121,6 +122,8 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop"
         # (ray_constants.py).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # By default in the temporary directory; the first request would wait for the compiler after every start.
+        "TORCHINDUCTOR_CACHE_DIR": str(compiled_directory(settings)),
         # vLLM leaves a file for each engine in the temporary directory; this one goes with the deployment.
         "TMPDIR": str(run.path),
         FIFO_VARIABLE: str(run.access_fifo),

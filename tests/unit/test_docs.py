@@ -33,6 +33,7 @@ RULES = [
     (r"\.venv/bin/serve run .*", LIVE),
     (r"export .*", LIVE),
     (r"(\.venv/bin/)?python -m deploy\.keys .*", "run by test_keys_command.py"),
+    (r"(\.venv/bin/)?python -m deploy\.usage .*", "run by test_usage_command.py"),
     (r"(\.venv/bin/)?python -m tests\.bench.*", ELSEWHERE),
 ]
 
