@@ -9,7 +9,7 @@ from typing import Any
 from deploy.gateway.asgi import App, Receive, Scope, Send
 from deploy.gateway.body import replaced
 from deploy.gateway.errors import INVALID_REQUEST, ApiError, Refused, answer, not_json, route_closed
-from deploy.gateway.moderation import Judged, Moderation
+from deploy.gateway.moderation import Judge, Judged, Moderation
 from deploy.gateway.moderation_output import serve_moderated
 from deploy.gateway.request import RequestRecord, current
 from deploy.gateway.routes import GENERATING, SECOND_DOORS
@@ -25,15 +25,13 @@ _GUARDED = GENERATING | {"/v1/messages/count_tokens"}
 class Guard:
     """ASGI middleware: adds the safe prompt to chats and has prompts and answers moderated.
 
-    It comes after what reads the body. A request that nothing applies to passes untouched.
-
-    Raises:
-        UsageError: the file of the moderation endpoint's API key cannot be used.
+    It comes after what reads the body. A request that nothing applies to passes untouched. Without a ``judge`` nothing
+    is moderated.
     """
 
-    def __init__(self, app: App, settings: GuardSettings) -> None:
+    def __init__(self, app: App, settings: GuardSettings, judge: Judge | None = None) -> None:
         self._app, self._settings = app, settings
-        self._moderation = Moderation(settings) if settings.moderation != "off" else None
+        self._moderation = None if judge is None else Moderation(settings, judge)
         forced = "always" in (settings.safe_prompt, settings.moderation)
         self._closed = SECOND_DOORS if forced else set[str]()
 

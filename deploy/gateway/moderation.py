@@ -3,10 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from deploy.errors import UsageError
 from deploy.gateway.errors import INVALID_REQUEST, SERVER, ApiError, Refused
-from deploy.gateway.moderation_client import Judge, NotJudgedError
 from deploy.gateway.moderation_texts import prompt_texts
 from deploy.gateway.observed import Seldom, logger
 from deploy.gateway.request import RequestRecord
@@ -28,6 +28,41 @@ _UNAVAILABLE = ApiError(
 )
 
 
+class NotJudgedError(Exception):
+    """The endpoint gave no judgement; the message says how it failed and quotes nothing of its answer."""
+
+
+class Judge(Protocol):
+    """Who finds texts harmful. ``one_by_one``: each text costs a question of its own."""
+
+    one_by_one: bool
+
+    async def flagged(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each of the texts is harmful; raises ``NotJudgedError``."""
+        ...
+
+
+def endpoint_key(settings: GuardSettings) -> str | None:
+    """The API key of the moderation endpoint; ``None`` where it needs none.
+
+    Raises:
+        UsageError: its file cannot be read, or holds none.
+    """
+    path = settings.moderation_key_file
+    if path is None:
+        return None
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not ASCII text"
+        raise UsageError(
+            f"guard.moderation_key_file {path} cannot be read ({reason}): mend it or its permissions"
+        ) from None
+    if not key or not key.isprintable():
+        raise UsageError(f"guard.moderation_key_file {path} holds no key: write the endpoint's API key into it")
+    return key
+
+
 @dataclass
 class Judged:
     """What was judged of one request so far: the harmful stages, and how long it waited for that."""
@@ -38,20 +73,16 @@ class Judged:
 
 
 class Moderation:
-    """What one replica asks the moderation endpoint, by the settings' policy.
+    """What one replica asks ``judge``, and what becomes of the verdicts by the settings' policy."""
 
-    Raises:
-        UsageError: the file of the endpoint's API key cannot be used.
-    """
-
-    def __init__(self, settings: GuardSettings) -> None:
+    def __init__(self, settings: GuardSettings, judge: Judge) -> None:
         self.judges_input = settings.moderation_stage in {INPUT, "both"}
         self.judges_output = settings.moderation_stage in {OUTPUT, "both"}
         self.chunk_chars = settings.moderation_chunk_chars
         self.blocks = settings.moderation_policy == "block"
         self.tells = settings.moderation_policy != "log"
         self._passes_unjudged = settings.moderation_on_failure == "allow"
-        self._judge = Judge(settings)
+        self._judge = judge
         self._seldom = Seldom()
 
     async def judge_prompt(self, record: RequestRecord, body: dict[str, Any]) -> Judged:

@@ -7,12 +7,13 @@ first word (https://www.llama.com/docs/model-cards-and-prompt-formats/llama-guar
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
-from deploy.errors import UsageError
+from deploy.gateway.moderation import NotJudgedError, endpoint_key
 from deploy.settings.guard import CHAT_PATH, GuardSettings
 
 MOST_CONNECTIONS = 32
@@ -26,11 +27,7 @@ _LONGEST_VERDICT = 32
 """Tokens of a chat endpoint's answer: the verdict is its first word."""
 
 
-class NotJudgedError(Exception):
-    """The endpoint gave no judgement; the message says how it failed and quotes nothing of its answer."""
-
-
-class Judge:
+class Endpoint:
     """One moderation endpoint, with a pool of connections to it.
 
     Raises:
@@ -43,8 +40,10 @@ class Judge:
         self.one_by_one = httpx.URL(self._url).path.endswith(CHAT_PATH)
         # Not compressed, so that what is read is bounded by what is received.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if (key := _key(settings)) is not None:
+        if (key := endpoint_key(settings)) is not None:
             headers["authorization"] = f"Bearer {key}"
+        # It would log a line for each judgement.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         limits = httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS)
         # `asyncio.timeout` bounds all of a judgement; httpx's timeouts bound each wait on the network only.
         self._client = httpx.AsyncClient(headers=headers, limits=limits, timeout=None)  # noqa: S113
@@ -100,19 +99,3 @@ def _is_flagged(result: Any) -> bool:
     if not verdicts or not all(isinstance(verdict, bool) for verdict in verdicts):
         raise ValueError("verdicts are true or false")
     return any(verdicts)
-
-
-def _key(settings: GuardSettings) -> str | None:
-    path = settings.moderation_key_file
-    if path is None:
-        return None
-    try:
-        key = path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not ASCII text"
-        raise UsageError(
-            f"guard.moderation_key_file {path} cannot be read ({reason}): mend it or its permissions"
-        ) from None
-    if not key or not key.isprintable():
-        raise UsageError(f"guard.moderation_key_file {path} holds no key: write the endpoint's API key into it")
-    return key

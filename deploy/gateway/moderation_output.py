@@ -6,13 +6,16 @@ piece is judged, the engine goes on and its output waits.
 
 import asyncio
 import json
-from collections.abc import Callable
+from contextlib import suppress
 
 from deploy.gateway.asgi import App, Message, Receive, Scope, Send, header
 from deploy.gateway.errors import Refused, answer
 from deploy.gateway.moderation import OUTPUT, Judged, Moderation
 from deploy.gateway.moderation_answers import choice_texts, withhold
 from deploy.gateway.moderation_events import Event, format_of, split
+
+GRACE_S = 1.0
+"""Time in which an app that was told that its client went away ends by itself; then it is cancelled."""
 
 FLAGGED = b"x-moderation"
 """Header of an answer: which of prompt and answer (``input``, ``output``) was judged harmful when it began."""
@@ -29,21 +32,16 @@ async def serve_moderated(
 ) -> None:
     """Serve a request whose prompt has been judged, and judge its answer.
 
-    What the app still does when the answer has been cut short is cancelled.
+    When the answer is cut short, the app is told that its client went away: that is how vLLM frees what the engine
+    holds for it.
     """
-    output = _Output(moderation, judged, scope, send)
-
-    async def serve() -> None:
-        await app(scope, receive, output.send)
-
-    # A task, so that it can be cancelled like one whose client went away.
-    serving = asyncio.create_task(serve())
-    output.cancel = serving.cancel
+    output = _Output(moderation, judged, scope, receive, send)
     try:
-        await serving
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if not output.cut or (task is not None and task.cancelling()):
+        async with output.grace:
+            await app(scope, output.receive, output.send)
+    except Exception:
+        # An app may fail on a client that goes away, or have to be cancelled.
+        if not output.cut:
             raise
 
 
@@ -53,14 +51,27 @@ class _Output:
     ``begun``: the client has got the headers. ``cut``: it ended before what the app had to say did.
     """
 
-    cancel: Callable[[], object]
-
-    def __init__(self, moderation: Moderation, judged: Judged, scope: Scope, send: Send) -> None:
-        self._moderation, self._judged, self._scope, self._send = moderation, judged, scope, send
+    def __init__(self, moderation: Moderation, judged: Judged, scope: Scope, receive: Receive, send: Send) -> None:
+        self._moderation, self._judged = moderation, judged
+        self._scope, self._receive, self._send = scope, receive, send
+        self.grace, self._waiting = asyncio.timeout(None), asyncio.timeout(None)
         self._start: Message | None = None
         self.begun = self.cut = False
         self._body = bytearray()
         self._take = send
+
+    async def receive(self) -> Message:
+        """What the app calls as ``receive``."""
+        if self.cut:
+            return {"type": "http.disconnect"}
+        self._waiting = asyncio.timeout(None)
+        try:
+            async with self._waiting:
+                return await self._receive()
+        except TimeoutError:
+            if not self._waiting.expired():
+                raise
+            return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         """What the app calls as ``send``."""
@@ -95,7 +106,11 @@ class _Output:
 
     def _end(self) -> None:
         self.cut = True
-        self.cancel()
+        now = asyncio.get_running_loop().time()
+        self.grace.reschedule(now + GRACE_S)
+        with suppress(RuntimeError):
+            # Raised where the app is not waiting for a message.
+            self._waiting.reschedule(now)
 
     async def _begin(self, length: int | None = None) -> None:
         if self.begun or self._start is None:

@@ -9,9 +9,11 @@ from deploy.gateway.authentication import KeysRequired
 from deploy.gateway.body import ReadBody
 from deploy.gateway.content_type import FormIsJson
 from deploy.gateway.error_bodies import OpenAIErrors
+from deploy.gateway.guard import Guard
 from deploy.gateway.key_file import read
 from deploy.gateway.key_store import KeyStore
 from deploy.gateway.limits import BodyLimits, HeaderLimit
+from deploy.gateway.moderation import Judge, endpoint_key
 from deploy.gateway.observers import check_endpoints, observers
 from deploy.gateway.per_key import RequestsPerKey
 from deploy.gateway.quota_book import Book, checked_address, redis_password
@@ -56,6 +58,7 @@ def check_files(settings: Settings) -> None:
     """
     if settings.usage.directory is not None:
         check_directory(settings.usage.directory)
+    endpoint_key(settings.guard)
     if not settings.keys_required:
         return
     if settings.gateway.keys_file is not None:
@@ -77,6 +80,7 @@ class Gateway:
         self._settings, self._book = settings, book
         path = settings.gateway.keys_file
         self._keys = KeyStore(path) if settings.keys_required and path is not None else None
+        self._judge = _judge(settings)
 
     def around(self, app: App, served_model: str, admission: Admission | None = None) -> App:
         """``app`` behind the gateway; starts the threads of the observers.
@@ -89,7 +93,7 @@ class Gateway:
             admission: the ledger of the engine behind ``app``; ``None`` accepts everything.
         """
         settings, limits = self._settings, self._settings.limits
-        app = OpenAIErrors(FormIsJson(app))
+        app = Guard(OpenAIErrors(FormIsJson(app)), settings.guard, self._judge)
         if limits.enabled:
             app = BodyLimits(app, limits)
         app = ReadBody(app, limits.body_bytes if limits.enabled else None)
@@ -104,3 +108,12 @@ class Gateway:
         if limits.enabled:
             app = TimeLimit(HeaderLimit(app, limits.header_bytes), limits.request_s)
         return RequestScope(app, (at_end.observe, *observers(settings, served_model)))
+
+
+def _judge(settings: Settings) -> Judge | None:
+    if settings.guard.moderation == "off":
+        return None
+    # Only a replica that moderates needs an HTTP client.
+    from deploy.gateway.moderation_client import Endpoint
+
+    return Endpoint(settings.guard)

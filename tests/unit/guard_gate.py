@@ -7,6 +7,7 @@ from deploy.gateway.asgi import App, Receive, Scope, Send
 from deploy.gateway.body import ReadBody
 from deploy.gateway.guard import Guard
 from deploy.gateway.key_file import Key
+from deploy.gateway.moderation_client import Endpoint
 from deploy.gateway.request import current
 from deploy.gateway.request_scope import RequestScope
 from deploy.settings import GuardSettings
@@ -21,7 +22,9 @@ class Gate:
 
     def __init__(self, key: Key | None = None, app: App | None = None, **settings: Any) -> None:
         self.key, self.upstream = key, Upstream()
-        self.guard: App = Guard(app or self.upstream, GuardSettings(safe_prompt_text=TEXT, **settings))
+        chosen = GuardSettings(safe_prompt_text=TEXT, **settings)
+        judge = Endpoint(chosen) if chosen.moderation != "off" else None
+        self.guard: App = Guard(app or self.upstream, chosen, judge)
         self.app = RequestScope(ReadBody(self._keyed, LARGEST_BODY))
 
     async def _keyed(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""A moderation endpoint on this machine that finds every text harmful that holds the word BAD."""
+"""A moderation endpoint on this machine that finds every text harmful that holds a word, BAD unless told otherwise."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ class StubClassifier:
     """
 
     def __init__(self) -> None:
-        self.status = 200
+        self.status, self.bad = 200, BAD
         self.keeps = False
         self.connections = 0
         self.answer: bytes | None = None
@@ -67,7 +67,7 @@ class StubClassifier:
         self.keys.append(handler.headers["authorization"])
         self.asked.set()
         self.open.wait()
-        verdicts = [BAD in text for text in _texts(request)]
+        verdicts = [self.bad in text for text in _texts(request)]
         if handler.path.endswith("/moderations"):
             content: Any = {"id": "modr-1", "results": [{"flagged": verdict, "categories": {}} for verdict in verdicts]}
         else:

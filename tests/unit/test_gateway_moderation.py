@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from deploy.errors import UsageError
-from deploy.gateway.moderation_client import LARGEST_ANSWER, Judge, NotJudgedError
+from deploy.gateway.moderation import NotJudgedError
+from deploy.gateway.moderation_client import LARGEST_ANSWER, Endpoint
 from deploy.gateway.moderation_texts import prompt_texts
 from deploy.settings import GuardSettings
 from tests.unit.guard_gate import Gate
@@ -274,7 +275,7 @@ class TestFailures:
         stub.keeps = True
 
         async def judge_three() -> list[list[bool]]:
-            judge = Judge(GuardSettings(moderation_url=stub.moderations_url))
+            judge = Endpoint(GuardSettings(moderation_url=stub.moderations_url))
             return [await judge.flagged([text]) for text in ("a", BAD, "b")]
 
         assert asyncio.run(judge_three()) == [[False], [True], [False]]
@@ -285,7 +286,7 @@ class TestFailures:
         stub.open.clear()
 
         async def judge_five() -> list[Any]:
-            judge = Judge(GuardSettings(moderation_url=stub.moderations_url, moderation_timeout_s=0.3))
+            judge = Endpoint(GuardSettings(moderation_url=stub.moderations_url, moderation_timeout_s=0.3))
             return await asyncio.gather(*(judge.flagged([str(i)]) for i in range(5)), return_exceptions=True)
 
         assert [type(result) for result in asyncio.run(judge_five())] == [NotJudgedError] * 5

@@ -33,20 +33,24 @@ def stub() -> Iterator[StubClassifier]:
 
 
 class Model(Upstream):
-    """Sends its chunks, then waits to be stopped if told to. Notes the tokens that the engine counted."""
+    """Sends its chunks and then, if it ``waits``, waits for its client to go away, or for ever when it is ``deaf``.
 
-    waits = cancelled = False
+    Notes the tokens that the engine counted.
+    """
+
+    waits = deaf = ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (record := current()) is not None:
             record.prompt_tokens, record.completion_tokens = 7, 5
         try:
             await super().__call__(scope, receive, send)
-            if self.waits:
+            if self.deaf:
                 await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
+            if self.waits:
+                assert (await receive())["type"] == "http.disconnect"
+        finally:
+            self.ended = True
 
 
 def model(*chunks: bytes, kind: str = STREAM, **settings: Any) -> Model:
@@ -101,7 +105,6 @@ class TestWholeAnswers:
         assert response.headers["content-length"] == str(len(sent))
         assert response.headers["x-moderation-delay-ms"].isdigit()
         assert stub.judged == [["Hi"]]
-        assert not app.cancelled
 
     def test_of_several_choices_the_harmful_ones_are_withheld(self, stub: StubClassifier) -> None:
         choices = [
@@ -246,9 +249,45 @@ class TestChatStreams:
             ]
         )
         assert is_whole(response)
-        assert app.cancelled
+        assert app.ended
         for data in events(response):
             ChatCompletionChunk.model_validate(data)
+
+    def test_an_app_that_does_not_listen_is_cancelled(
+        self, stub: StubClassifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("deploy.gateway.moderation_output.GRACE_S", 0.01)
+        app = model(says(BAD + "x" * PIECE))
+        app.deaf = True
+        assert gate(stub, app).ask(USER).body.endswith(DONE)
+        assert app.ended
+
+    def test_an_app_that_listens_for_its_client_is_told(self, stub: StubClassifier) -> None:
+        class Listening(Model):
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                await receive()
+                listening = asyncio.ensure_future(receive())
+                await asyncio.sleep(0)
+                await send(
+                    {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+                )
+                await send({"type": "http.response.body", "body": says(BAD + "x" * PIECE), "more_body": True})
+                self.ended = (await listening)["type"] == "http.disconnect"
+
+        app = Listening()
+        asyncio.run(call_without_end(gate(stub, app)))
+        assert app.ended
+
+    def test_an_app_that_fails_when_it_is_cut_harms_nothing(self, stub: StubClassifier) -> None:
+        class Failing(Model):
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                await super().__call__(scope, receive, send)
+                raise OSError("the client is gone")
+
+        app = Failing(chunks=[says(BAD + "x" * PIECE)], headers={"content-type": STREAM})
+        assert gate(stub, app).ask(USER).body.endswith(DONE)
+        with pytest.raises(OSError, match="the client is gone"):
+            gate(stub, Failing(chunks=[says("x" * PIECE)], headers={"content-type": STREAM})).ask(USER)
 
     def test_a_word_cannot_hide_across_a_boundary(self, stub: StubClassifier) -> None:
         app = model(ROLE, says("x" * (PIECE - 1) + "B"), says("AD"), END, DONE)
@@ -335,7 +374,7 @@ class TestChatStreams:
         app.waits = True
         response = gate(stub, app).ask(USER)
         assert (response.status, response.error["code"]) == (503, "moderation_unavailable")
-        assert app.cancelled
+        assert app.ended
 
     def test_an_endpoint_that_dies_later_ends_the_stream_with_an_error(self, stub: StubClassifier) -> None:
         stub.dies_after = 1
@@ -346,7 +385,7 @@ class TestChatStreams:
         assert events(response)[-1]["error"]["code"] == "moderation_unavailable"
         assert response.body.endswith(DONE)
         assert b"yyy" not in response.body
-        assert app.cancelled
+        assert app.ended
 
     def test_a_client_that_hangs_up_while_a_piece_is_judged_ends_everything(self, stub: StubClassifier) -> None:
         stub.open.clear()
@@ -361,7 +400,7 @@ class TestChatStreams:
                 await task
 
         asyncio.run(hang_up())
-        assert app.cancelled
+        assert app.ended
 
     def test_log_probabilities_wait_with_their_text(self, stub: StubClassifier) -> None:
         spoken = event({"choices": [{"index": 0, "delta": {"content": BAD}, "logprobs": {"content": [BAD]}}]})
