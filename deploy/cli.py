@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from deploy import engine_arguments
+from deploy import certificate, engine_arguments
 from deploy.absolute_paths import with_absolute_paths
 from deploy.errors import ServeError, UsageError
 from deploy.gateway import stack
@@ -59,9 +59,13 @@ def start(settings: Settings) -> int:
     local = "RAY_ADDRESS" not in os.environ
     if local:
         check_port(settings.server.host, settings.server.port)
+    else:
+        certificate.refuse_on_cluster(settings)
     stack.check(settings)
     if local:
         stack.check_files(settings)
+        for warning in certificate.check(settings):
+            print(f"warning: {warning}", file=sys.stderr)
         check_cores(plan, machine)
         prepare(settings, lambda text: print(text, file=sys.stderr, flush=True))
         # What could not be known before a download is known now.

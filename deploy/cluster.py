@@ -15,7 +15,7 @@ from deploy.gateway.log_sink import FIFO_VARIABLE
 from deploy.leases import SHARED_VARIABLE, Lease, lease_replica_ports, user_directory
 from deploy.machine import measure
 from deploy.model.cache import compiled_directory
-from deploy.proxy import BIND_VARIABLE, write_launcher
+from deploy.proxy import BIND_VARIABLE, public_bind, write_launcher
 from deploy.settings import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -59,6 +59,11 @@ class RunDirectory:
     def access_fifo(self) -> Path:
         """FIFO that the replicas' access log goes through."""
         return self.path / "access"
+
+    @property
+    def certificate(self) -> Path:
+        """The file from which HAProxy reads its certificate and key, if it has any."""
+        return self.path / "tls.pem"
 
     @property
     def logs(self) -> Path:
@@ -128,7 +133,9 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         "TMPDIR": str(run.path),
         FIFO_VARIABLE: str(run.access_fifo),
         SHARED_VARIABLE: str(user_directory()),
-        BIND_VARIABLE: f"{settings.server.host}:{settings.server.port}",
+        BIND_VARIABLE: public_bind(
+            settings.server.host, settings.server.port, run.certificate if settings.tls.enabled else None
+        ),
     }
 
 

@@ -28,6 +28,11 @@ def exposure(settings: Settings) -> Iterator[str]:
         yield f"server.host is {host}, so anyone who reaches this port can use the model: gateway.keys is off"
     elif settings.gateway.keys_file is None:
         yield f"server.host is {host}, which needs API keys: it will not start without gateway.keys_file"
+    if settings.keys_required and not settings.tls.enabled:
+        yield (
+            f"server.host is {host} without TLS: unless TLS ends in front, API keys and texts cross the network in "
+            "clear text (tls.certificate_file and tls.key_file)"
+        )
 
 
 def about_model(settings: Settings, source: ModelSource) -> Iterator[str]:
