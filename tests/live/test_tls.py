@@ -29,7 +29,9 @@ class Secure:
 
     def client(self) -> openai.OpenAI:
         trusted = ssl.create_default_context(cafile=str(self.certificate))
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", http_client=httpx.Client(verify=trusted))
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="none", http_client=openai.DefaultHttpxClient(verify=trusted)
+        )
 
 
 @pytest.fixture(scope="module")
