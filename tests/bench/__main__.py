@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("bench: interrupted, nothing written", file=sys.stderr)
         return INTERRUPTED
-    output = options.output or Path("results") / ("bench.json" if options.part == "systems" else f"{options.part}.json")
+    output = output_of(options)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(bench.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if isinstance(bench, overload.OverloadBench):
@@ -69,6 +69,12 @@ def main(argv: list[str]) -> int:
     print(text)
     print(f"written to {output}", file=sys.stderr)
     return 0
+
+
+def output_of(options: argparse.Namespace) -> Path:
+    """The JSON file that is written."""
+    name = "bench" if options.part == "systems" else options.part
+    return options.output or Path("results") / f"{name}.json"
 
 
 def measure(options: argparse.Namespace) -> tuple[Record, str]:
