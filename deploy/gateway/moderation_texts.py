@@ -4,6 +4,7 @@ What a chat template makes of a request is not known here: one writes the names 
 ids of tool calls. So every string of the fields that templates see counts as text, but for the protocol's own words.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,9 @@ _ANSWER_LABELS = _words(
     "id call_id item_id type role status object logprobs index signature annotations format encrypted_content"
 )
 """Fields of an answer that the server fills, not the model."""
+
+_ARGUMENTS = "input"
+"""Where Anthropic's tool calls have their arguments, whose names are the model's own."""
 
 
 def prompt_texts(route: str, body: dict[str, Any]) -> list[str]:
@@ -101,7 +105,9 @@ def answer_strings(value: Any) -> Iterator[str]:
         yield value
     elif isinstance(value, dict):
         for name, inner in value.items():
-            if name not in _ANSWER_LABELS:
+            if name == _ARGUMENTS and isinstance(inner, dict):
+                yield from [json.dumps(inner, ensure_ascii=False)] if inner else []
+            elif name not in _ANSWER_LABELS:
                 yield from answer_strings(inner)
     elif isinstance(value, list):
         for inner in value:

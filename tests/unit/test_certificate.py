@@ -219,6 +219,12 @@ class TestHaproxy:
         with haproxy.connect() as connection:
             assert connection.version() == "TLSv1.3"
 
+    def test_it_speaks_http_2_to_who_wants_it(self, haproxy: Haproxy) -> None:
+        context = ssl.create_default_context(cafile=str(haproxy.files.certificate))
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with socket.create_connection(("127.0.0.1", haproxy.port), timeout=10) as raw:
+            assert context.wrap_socket(raw, server_hostname="127.0.0.1").selected_alpn_protocol() == "h2"
+
     def test_tls_before_1_2_is_refused(self, haproxy: Haproxy) -> None:
         with pytest.warns(DeprecationWarning, match="deprecated"), pytest.raises(ssl.SSLError):
             haproxy.connect(minimum_version=ssl.TLSVersion.TLSv1, maximum_version=ssl.TLSVersion.TLSv1_1)

@@ -14,12 +14,15 @@ import pytest
 from prometheus_client import REGISTRY
 
 from deploy.errors import UsageError
+from deploy.gateway.key_file import new_token
 from deploy.gateway.moderation import NotJudgedError
 from deploy.gateway.moderation_client import LARGEST_ANSWER, Endpoint
 from deploy.gateway.moderation_texts import prompt_texts
-from deploy.settings import GuardSettings
+from deploy.gateway.stack import Gateway
+from deploy.settings import GatewaySettings, GuardSettings, Settings
+from tests.unit.asgi_calls import Upstream, call, scope_of
 from tests.unit.guard_gate import Gate
-from tests.unit.key_gate import CHAT
+from tests.unit.key_gate import CHAT, entry, write
 from tests.unit.records import key
 from tests.unit.stub_classifier import BAD, StubClassifier, classifier
 
@@ -322,6 +325,27 @@ class TestKey:
             gate(stub, moderation_key_file=file)
         assert str(error.value).startswith(f"guard.moderation_key_file {file} ")
         assert problem in str(error.value)
+
+
+def test_the_whole_gateway_guards_what_its_settings_ask_for(stub: StubClassifier, tmp_path: Path) -> None:
+    token, guarded = new_token(), new_token()
+    file = tmp_path / "keys.yaml"
+    write(file, entry(token), entry(guarded, guard=True))
+    guard = GuardSettings(moderation="on_request", moderation_url=stub.moderations_url, moderation_stage="input")
+    upstream = Upstream()
+    settings = Settings(gateway=GatewaySettings(keys_file=file), guard=guard)
+
+    def status(key: str, text: str) -> int:
+        # A gateway of its own for each request: its connections belong to one event loop.
+        app = Gateway(settings).around(upstream, "demo")
+        body = json.dumps(chat(text)).encode()
+        return call(app, scope_of(CHAT, {"authorization": f"Bearer {key}"}), [body]).status
+
+    assert [status(token, BAD), status(guarded, BAD)] == [200, 400]
+    assert status(guarded, "Hi") == 200
+    first, second = (json.loads(message["body"])["messages"] for message in upstream.received)
+    assert [message["role"] for message in first + second] == ["user", "system", "user"]
+    assert stub.judged == [[BAD], ["Hi"]]
 
 
 @pytest.mark.parametrize(

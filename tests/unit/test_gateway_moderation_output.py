@@ -158,6 +158,11 @@ class TestWholeAnswers:
                 {"id": "1", "content": [], "stop_reason": "refusal", "usage": {}, "stop_sequence": None},
             ),
             (
+                "/v1/messages",
+                {"content": [{"type": "tool_use", "id": "2", "name": "f", "input": {"type": BAD}}]},
+                {"content": [], "stop_reason": "refusal", "stop_sequence": None},
+            ),
+            (
                 "/v1/responses",
                 {
                     "id": "1",
@@ -180,7 +185,7 @@ class TestWholeAnswers:
         app = model(json.dumps(answer).encode(), kind="application/json")
         response = gate(stub, app).ask({"prompt": "Hi", "input": "Hi", **USER}, path)
         assert (response.status, json.loads(response.body)) == (200, withheld)
-        assert stub.judged == [[BAD]]
+        assert [BAD in text for (text,) in stub.judged] == [True]
 
     @pytest.mark.parametrize(("policy", "header"), [("flag", "output"), ("log", None)])
     def test_the_milder_policies_let_it_pass(self, stub: StubClassifier, policy: str, header: str | None) -> None:
