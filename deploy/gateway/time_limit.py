@@ -29,7 +29,10 @@ class TimeLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Timed(receive, send, asyncio.get_running_loop().time() + self._seconds)
+        loop = asyncio.get_running_loop()
+        request = _Timed(receive, send, loop.time() + self._seconds)
+        # Looking at the clock for every chunk of every stream would cost more than this.
+        timer = loop.call_at(request.deadline, request.expire)
         try:
             async with asyncio.timeout_at(request.deadline + GRACE_S):
                 await self._app(scope, request.receive, request.send)
@@ -37,23 +40,23 @@ class TimeLimit:
             # An app may fail on a client that goes away.
             if not request.late:
                 raise
+        finally:
+            timer.cancel()
         if request.late and not request.complete:
             count_refusal(current())
             await request.end(scope, self._seconds)
 
 
 class _Timed:
-    """One request, with what has passed in each direction."""
+    """One request, with what has passed in each direction. ``late``: its time is up."""
 
     def __init__(self, receive: Receive, send: Send, deadline: float) -> None:
         self._receive, self._send, self.deadline = receive, send, deadline
-        self._received = self._started = self._is_event_stream = self.complete = False
-        self._expired = False
+        self._received = self._started = self._is_event_stream = self.complete = self.late = False
 
-    @property
-    def late(self) -> bool:
-        """Whether the time is up."""
-        return self._expired or asyncio.get_running_loop().time() >= self.deadline
+    def expire(self) -> None:
+        """The time is up."""
+        self.late = True
 
     async def receive(self) -> Message:
         """What the app calls as ``receive``."""
@@ -63,7 +66,7 @@ class _Timed:
         except TimeoutError:
             if not limit.expired():
                 raise
-            self._expired = True
+            self.expire()
             return {"type": "http.disconnect"}
         if message["type"] == "http.request" and not message.get("more_body", False):
             self._received = True
