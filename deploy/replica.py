@@ -33,6 +33,20 @@ def keep_to_loopback() -> None:
     internals.add_port_to_grpc_server = lambda server, address: listen(server, address.replace("[::]", "127.0.0.1"))
 
 
+def leave_requests_to_the_app() -> None:
+    """Keep Ray Serve from ending requests by itself.
+
+    Ray 2.60 lets a client set a time limit, and turn off the watch for its own going away, with headers of Ray's; the
+    answer to the first is plain text about Ray (``ray/serve/_private/replica.py``, ``_direct_ingress_asgi``). The app
+    has a time limit of its own and notices clients that go away, and without Ray's watch a request needs two tasks
+    fewer.
+    """
+    from ray.serve._private import replica as internals
+
+    internals.parse_request_timeout_header = lambda headers, default_timeout_s: None
+    internals.parse_disconnect_disabled_header = lambda headers: True
+
+
 class ModelReplica:
     """One replica of the model, on cores of its own."""
 
@@ -40,6 +54,7 @@ class ModelReplica:
     async def __init__(self, settings: Mapping[str, Any]) -> None:  # type: ignore[misc]
         if BIND_VARIABLE in os.environ:
             keep_to_loopback()
+        leave_requests_to_the_app()
         resolved = Settings.model_validate(settings)
         # First, because a file that cannot be used should not cost the minutes in which a model loads.
         gateway = Gateway(resolved, book_for(resolved))

@@ -81,3 +81,10 @@ def test_keys_come_and_go_without_a_restart(guarded: Guarded) -> None:
     assert keys.main(["remove", "later", "--file", str(guarded.file)]) == 0
     eventually(lambda: guarded.get("/v1/models", new).status_code == 401, 10 * CHECK_PERIOD_S, "it opens no more")
     assert guarded.get("/v1/models", guarded.key).status_code == 200
+
+
+def test_ray_s_own_headers_end_no_request(guarded: Guarded) -> None:
+    headers = {"authorization": f"Bearer {guarded.key}", "x-request-timeout-seconds": "0.001"}
+    body = {"model": "demo", "prompt": "Hi", "max_tokens": 4, "ignore_eos": True}
+    answer = httpx.post(f"{guarded.server.url}/v1/completions", headers=headers, json=body, timeout=60)
+    assert (answer.status_code, answer.json()["usage"]["completion_tokens"]) == (200, 4)
