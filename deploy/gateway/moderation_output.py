@@ -96,15 +96,16 @@ class _Output:
 
     async def refuse(self, refused: Refused) -> None:
         """Answer with an error instead; only while nothing was sent."""
-        self._end()
         await answer(refused.error, self._scope, self._send)
+        self._end()
 
     async def finish(self, content: bytes) -> None:
         """Send the last bytes and stop the app."""
-        self._end()
         await self.write(content, more=False)
+        self._end()
 
     def _end(self) -> None:
+        """Stop the app; only when everything was sent, because that happens inside the app's own task."""
         self.cut = True
         now = asyncio.get_running_loop().time()
         self.grace.reschedule(now + GRACE_S)

@@ -12,7 +12,7 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response as OpenAIResponse
 
-from deploy.gateway.asgi import Receive, Scope, Send
+from deploy.gateway.asgi import Message, Receive, Scope, Send
 from deploy.gateway.request import current
 from tests.unit.asgi_calls import Response, Upstream, scope_of
 from tests.unit.guard_gate import Gate
@@ -283,6 +283,32 @@ class TestChatStreams:
         asyncio.run(call_without_end(gate(stub, app)))
         assert app.ended
 
+    def test_a_slow_client_gets_the_end_too(self, stub: StubClassifier) -> None:
+        got: list[Any] = []
+
+        async def slowly(message: Any) -> None:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            got.append(message)
+
+        class Starlette(Model):
+            """Stops sending as soon as its client is gone."""
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                request = await receive()
+
+                async def given() -> Message:
+                    return request
+
+                sending = asyncio.ensure_future(super().__call__(scope, given, send))
+                assert (await receive())["type"] == "http.disconnect"
+                sending.cancel()
+
+        app = Starlette(chunks=[says(BAD + "x" * PIECE)], headers={"content-type": STREAM})
+        asyncio.run(call_without_end(gate(stub, app), slowly))
+        assert [message.get("more_body") for message in got] == [None, False]
+        assert got[1]["body"].endswith(DONE)
+
     def test_an_app_that_fails_when_it_is_cut_harms_nothing(self, stub: StubClassifier) -> None:
         class Failing(Model):
             async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -413,17 +439,18 @@ class TestChatStreams:
         assert BAD.encode() not in response.body
 
 
-async def call_without_end(served: Gate) -> None:
-    """A request whose client neither hangs up nor is told anything."""
+async def _ignore(message: Any) -> None:
+    pass
+
+
+async def call_without_end(served: Gate, send: Send = _ignore) -> None:
+    """A request whose client never hangs up."""
     body = [{"type": "http.request", "body": json.dumps(USER).encode(), "more_body": False}]
 
     async def receive() -> Any:
         if body:
             return body.pop()
         return await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        pass
 
     await served.app(scope_of(CHAT), receive, send)
 
