@@ -177,7 +177,9 @@ def _limit(
 ) -> None:
     """Refuse a prompt that is too long, and end a completion whose length the client left open in time."""
     try:
-        check_prompt(prompt_tokens, limits)
+        # What follows the first calls, a step of a beam search for example, has what was generated in its prompt.
+        if record.engine_entered is None:
+            check_prompt(prompt_tokens, limits)
     except Refused as refused:
         record.refused = refused.error
         count_refusal(record)

@@ -299,6 +299,16 @@ def test_a_prompt_that_is_too_long_is_refused_before_the_engine() -> None:
     assert (engine.options, admitted()) == ([], 0)
 
 
+def test_a_prompt_that_grew_in_a_beam_search_is_no_longer_prompt() -> None:
+    async def work(record: RequestRecord) -> None:
+        client = metered(Engine(), ledger(), LimitSettings(prompt_tokens=5))
+        await drain(client.generate(PROMPT, params(1), "beam"))
+        await drain(client.generate({"prompt_token_ids": [1, 2, 3, 4, 5, 6]}, params(1), "beam"))
+        assert (record.prompt_tokens, record.completion_tokens) == (5, 2)
+
+    assert request(work).refused is None
+
+
 @pytest.mark.parametrize(("asked", "made"), [(None, 3), (2, 2), (10, 3)])
 def test_a_completion_of_open_length_ends_at_the_limit(asked: int | None, made: int) -> None:
     async def work(_: RequestRecord) -> None:
