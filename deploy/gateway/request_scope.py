@@ -77,6 +77,9 @@ def _watched(receive: Receive, record: RequestRecord) -> Receive:
 
 def _marked(send: Send, record: RequestRecord) -> Send:
     async def marked(message: Message) -> None:
+        if record.hung_up:
+            # vLLM's app ends such a request as if it had been answered.
+            return
         if message["type"] == "http.response.start":
             record.status = message["status"]
             headers = [pair for pair in message.get("headers", ()) if pair[0] != REQUEST_ID]

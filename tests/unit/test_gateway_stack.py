@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from deploy.gateway.admission import Admission, Capacity
+from deploy.gateway.asgi import Receive, Scope, Send
 from deploy.gateway.key_file import new_token
 from deploy.gateway.quota_book import Verdict, Window
+from deploy.gateway.request import RequestRecord
+from deploy.gateway.request_scope import RequestScope
 from deploy.gateway.stack import Gateway
 from deploy.settings import AdmissionSettings, Settings
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
@@ -99,3 +102,17 @@ def test_what_asks_for_too_much_does_not_reach_the_app(
     stack = Stack(tmp_path, Book())
     assert outcome(stack.ask(body)) == expected
     assert stack.upstream.scopes == []
+
+
+def test_what_is_sent_to_a_client_that_went_away_was_no_answer() -> None:
+    seen: list[RequestRecord] = []
+
+    async def as_vllm_s(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await Upstream(chunks=[b"null"])(scope, receive, send)
+
+    response = call(RequestScope(as_vllm_s, (seen.append,)), scope_of(CHAT))
+    record = seen[-1]
+    assert (record.hung_up, record.complete, record.status) == (True, False, 0)
+    assert response.messages == []
