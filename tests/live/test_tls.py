@@ -1,5 +1,6 @@
 """Prevents: a server that says HTTPS and serves plain HTTP, and a rotation that cuts a stream or is never noticed."""
 
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,14 +69,16 @@ def test_a_redirect_stays_on_https(secure: Secure) -> None:
 def test_the_key_is_nowhere_but_in_a_private_file(secure: Secure) -> None:
     secret = secure.key.read_text().splitlines()[1]
     assert [line for line in secure.server.stderr if secret in line] == []
-    written = [file for file in Path(run_directory(secure)).rglob("*") if file.is_file() and secret in read(file)]
+    written = [file for file in run_directory(secure).rglob("*") if file.is_file() and secret in read(file)]
     assert [(file.name, file.stat().st_mode & 0o777) for file in written] == [("tls.pem", 0o600)]
 
 
-def run_directory(secure: Secure) -> str:
-    """Where the deployment writes, HAProxy's configuration among it."""
-    line = secure.server.named("haproxy -db|haproxy.*-f ")[0].cmdline()
-    return str(Path(line[line.index("-f") + 1]).parent)
+def run_directory(secure: Secure) -> Path:
+    """Where the deployment writes everything, as HAProxy's configuration tells it."""
+    line = secure.server.named("haproxy -db -f ")[0].cmdline()
+    bundle = re.search(r"ssl crt '(\S+)'", Path(line[line.index("-f") + 1]).read_text())
+    assert bundle is not None
+    return Path(bundle[1]).parent
 
 
 def read(file: Path) -> str:
