@@ -41,8 +41,10 @@ format: setup ## Let ruff format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Measure against bare vLLM and transformers in one run; writes results/bench.json
+bench: setup ## Measure against bare vLLM and transformers, the gateway's cost, and overload; writes results/
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench gateway
+	$(BIN)/python -m tests.bench overload
 
 rehearse: setup ## Rehearse the full-size Mistral 7B with random weights (19 GB of memory, several minutes)
 	$(BIN)/python -m pytest tests/live -m rehearsal

@@ -7,6 +7,7 @@ import ray
 from ray import serve
 from ray.serve.deployment import Application
 
+from deploy.certificate import refuse_on_cluster
 from deploy.gateway.stack import check
 from deploy.llm import deployment_options
 from deploy.loading import load
@@ -27,6 +28,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     """
     settings = load(args)
     check(settings)
+    refuse_on_cluster(settings)
     return application(on_this_cluster(settings))
 
 

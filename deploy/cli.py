@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from deploy import engine_arguments
+from deploy import certificate, engine_arguments
 from deploy.absolute_paths import with_absolute_paths
 from deploy.errors import ServeError, UsageError
 from deploy.gateway import stack
@@ -55,12 +55,17 @@ def start(settings: Settings) -> int:
     machine = measure()
     plan = plan_for(settings, machine, starting=True)
     engine_arguments.check_values(settings)
-    if "RAY_ADDRESS" in os.environ:
-        # The key file lies on the nodes.
-        stack.check(settings)
-    else:
+    # On a cluster, files and ports are the nodes'.
+    local = "RAY_ADDRESS" not in os.environ
+    if local:
         check_port(settings.server.host, settings.server.port)
-        stack.Gateway(settings)
+    else:
+        certificate.refuse_on_cluster(settings)
+    stack.check(settings)
+    if local:
+        stack.check_files(settings)
+        for warning in certificate.check(settings):
+            print(f"warning: {warning}", file=sys.stderr)
         check_cores(plan, machine)
         prepare(settings, lambda text: print(text, file=sys.stderr, flush=True))
         # What could not be known before a download is known now.

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import StartError
+from deploy.gateway.log_sink import FIFO_VARIABLE
 from deploy.leases import SHARED_VARIABLE, Lease, lease_replica_ports, user_directory
 from deploy.machine import measure
-from deploy.proxy import BIND_VARIABLE, write_launcher
+from deploy.model.cache import compiled_directory
+from deploy.proxy import BIND_VARIABLE, public_bind, write_launcher
 from deploy.settings import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -52,6 +54,16 @@ class RunDirectory:
     def admin_socket(self) -> Path:
         """HAProxy's admin socket; Ray Serve puts it into a folder with the node's id for a name."""
         return next(self.path.glob(f"*/{ADMIN_SOCKET}"))
+
+    @property
+    def access_fifo(self) -> Path:
+        """FIFO that the replicas' access log goes through."""
+        return self.path / "access"
+
+    @property
+    def certificate(self) -> Path:
+        """The file from which HAProxy reads its certificate and key, if it has any."""
+        return self.path / "tls.pem"
 
     @property
     def logs(self) -> Path:
@@ -115,10 +127,15 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         # Ray then runs on 127.0.0.1 alone; its own name for this is "no multi-node cluster on a desktop"
         # (ray_constants.py).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # By default in the temporary directory; the first request would wait for the compiler after every start.
+        "TORCHINDUCTOR_CACHE_DIR": str(compiled_directory(settings)),
         # vLLM leaves a file for each engine in the temporary directory; this one goes with the deployment.
         "TMPDIR": str(run.path),
+        FIFO_VARIABLE: str(run.access_fifo),
         SHARED_VARIABLE: str(user_directory()),
-        BIND_VARIABLE: f"{settings.server.host}:{settings.server.port}",
+        BIND_VARIABLE: public_bind(
+            settings.server.host, settings.server.port, run.certificate if settings.tls.enabled else None
+        ),
     }
 
 

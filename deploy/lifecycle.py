@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -16,12 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deploy import rehearsal
+from deploy import access_fifo, rehearsal
+from deploy.certificate_watch import CertificateWatch
 from deploy.cluster import RunDirectory, connect, start_local
 from deploy.errors import ServeError, StartError
 from deploy.failure import cause_of
 from deploy.processes import adopt_orphans, children, die_with_parent, end_descendants, reap_orphans
 from deploy.proxy_admin import drain, replicas_up
+from deploy.quota_actor import end_quota_actor
 from deploy.settings import Settings
 
 APPLICATION = "mistral-serve"
@@ -41,13 +44,16 @@ def reachable_url(settings: Settings) -> str:
     host = settings.server.host
     wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared with, not bound)
     host = wildcard.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+    return f"{settings.tls.scheme}://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
 
 
 def healthy(url: str) -> bool:
-    """Whether at least one replica answers through HAProxy."""
+    """Whether at least one replica answers through HAProxy, whatever name its certificate bears."""
+    # The server asks itself: whom it reaches, it knows.
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:  # noqa: S310 (always http)
+        with urllib.request.urlopen(f"{url}/health", timeout=5, context=context) as response:  # noqa: S310 (http or https)
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -100,12 +106,15 @@ def wait_until_ready(settings: Settings, run: RunDirectory, *, local: bool) -> N
 def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     """Start everything, print READY, wait for SIGTERM, then let running requests finish."""
     address = os.environ.get("RAY_ADDRESS")
+    watch = None
     if address:
         logger.info("connecting to the Ray cluster at %s", address)
         connect(settings, address)
         local = None
     else:
         logger.info("starting Ray on this machine")
+        if settings.tls.enabled:
+            watch = CertificateWatch(settings.tls, directory.certificate, lambda: directory.admin_socket)
         local = start_local(settings, directory)
     # Ray has put a handler of its own in the place of ours.
     signal.signal(signal.SIGTERM, end_at_once)
@@ -121,6 +130,8 @@ def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     own = children()
     while not stop.wait(timeout=1):
         reap_orphans(own)
+        if watch is not None:
+            watch.refresh()
     logger.info("stopping: new requests are refused")
     if local is None:
         _leave_cluster()
@@ -135,6 +146,7 @@ def _leave_cluster() -> None:
     from ray import serve
 
     serve.delete(APPLICATION)
+    end_quota_actor(APPLICATION)
 
 
 def end_at_once(number: int, frame: FrameType | None) -> None:
@@ -148,7 +160,9 @@ def run(message: dict[str, Any]) -> int:
     settings = Settings.model_validate(message["settings"])
     configure_logging(settings)
     try:
-        serve_until_stopped(settings, RunDirectory(Path(message["run_directory"])))
+        directory = RunDirectory(Path(message["run_directory"]))
+        with access_fifo.reader(directory.access_fifo):
+            serve_until_stopped(settings, directory)
     except ServeError as error:
         logger.error("%s", error)  # noqa: TRY400 (a person reads this: no traceback)
         return error.exit_code

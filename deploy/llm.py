@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from deploy.model import PreparedModel
 
 GIB = 1024**3
+REFUSED_AT_ONCE = 256
+"""Requests besides those that a replica holds: Ray Serve lets more than all these wait without an answer."""
 
 
 def engine_arguments(settings: Settings) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def deployment_options(settings: Settings) -> dict[str, Any]:
     scaling = settings.scaling
     options: dict[str, Any] = {
         "name": "model",
-        "max_ongoing_requests": settings.vllm.max_num_seqs + settings.vllm.max_num_queued_reqs,
+        "max_ongoing_requests": settings.vllm.max_num_seqs + settings.vllm.max_num_queued_reqs + REFUSED_AT_ONCE,
         "health_check_period_s": scaling.health_check_period_s,
         "health_check_timeout_s": scaling.health_check_timeout_s,
         "graceful_shutdown_timeout_s": scaling.drain_timeout_s,

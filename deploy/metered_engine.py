@@ -6,6 +6,7 @@ together, in its own state of each sequence: so they are right for every way in 
 clients that went away without one.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
@@ -16,8 +17,10 @@ from typing import Any
 from deploy.gateway.admission import Admission, Ticket
 from deploy.gateway.at_end import at_end
 from deploy.gateway.errors import ApiError, Refused
+from deploy.gateway.limits import check_prompt, count_refusal
 from deploy.gateway.request import RequestRecord, current
 from deploy.metrics import REJECTIONS
+from deploy.settings import LimitSettings
 
 
 def vllm_error(error: ApiError) -> Exception:
@@ -42,6 +45,8 @@ class EngineCall:
     states: list[Any] = field(default_factory=list)
     entered: float = 0.0
     counted: int = 0
+    task: "asyncio.Task[Any] | None" = None
+    """The task that waits for outputs now."""
 
     def enter(self, state: Any) -> None:
         """The engine is given a sequence."""
@@ -90,19 +95,34 @@ class EngineCall:
         if self.ticket is not None:
             self.ticket.finished()
 
+    def abandon(self) -> None:
+        """The request ended. A task that still takes outputs for it is cancelled, so that the engine stops too.
+
+        vLLM starts a task of its own for an answer that is no stream, and forgets it when the request's task is
+        cancelled (``with_cancellation`` in ``entrypoints/serve/utils/api_utils.py``), which is what Ray Serve does when
+        a client goes away.
+        """
+        self.end()
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+
 
 _entering: ContextVar[EngineCall] = ContextVar("entering")
 """The call of which this task gives sequences to the engine."""
 
 
 def meter(
-    engine_client: Any, admission: Admission | None, refusal: Callable[[ApiError], Exception] = vllm_error
+    engine_client: Any,
+    admission: Admission | None,
+    limits: LimitSettings | None = None,
+    refusal: Callable[[ApiError], Exception] = vllm_error,
 ) -> None:
     """Measure every call of ``generate`` of this vLLM ``AsyncLLM`` that serves a request; others pass untouched.
 
     Besides, such a call gets the priority of the request's key, whatever the client asked for, and is held to
-    ``admission``. What is refused sets ``record.refused`` and raises ``refusal`` of it. A call that follows others on
-    which the engine already works, or one for an answer that has begun, is only counted.
+    ``limits`` and ``admission``. What is refused sets ``record.refused`` and raises ``refusal`` of it. A call that
+    follows others on which the engine already works, or one for an answer that has begun, is accepted by ``admission``
+    as it is.
     """
     generate, processor = engine_client.generate, engine_client.output_processor
     add_request = processor.add_request
@@ -116,11 +136,13 @@ def meter(
         if (record := current()) is None:
             return generate(prompt, sampling_params, request_id, **options)
         length = _length(prompt)
+        if limits is not None:
+            _limit(limits, record, length, sampling_params, refusal)
         ticket = None if admission is None else _ticket(admission, record, length, sampling_params, refusal)
         # A beam search sends its prompt again with every token.
         call = EngineCall(record, ticket, length if record.engine_entered is None else 0)
         # vLLM drops some generators without ever starting them, and those clean up nothing.
-        at_end(call.end)
+        at_end(call.abandon)
         options["priority"] = record.priority
         return _metered(call, generate(prompt, sampling_params, request_id, **options))
 
@@ -130,6 +152,7 @@ def meter(
 
 async def _metered(call: EngineCall, outputs: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
     _entering.set(call)
+    call.task = asyncio.current_task()
     begun = False
     try:
         async for output in outputs:
@@ -138,9 +161,31 @@ async def _metered(call: EngineCall, outputs: AsyncGenerator[Any, None]) -> Asyn
                 call.first_output(output)
             call.count()
             yield output
+            call.task = asyncio.current_task()
     finally:
+        call.task = None
         call.end()
         await outputs.aclose()
+
+
+def _limit(
+    limits: LimitSettings,
+    record: RequestRecord,
+    prompt_tokens: int,
+    params: Any,
+    refusal: Callable[[ApiError], Exception],
+) -> None:
+    """Refuse a prompt that is too long, and end a completion whose length the client left open in time."""
+    try:
+        # What follows the first calls, a step of a beam search for example, has what was generated in its prompt.
+        if record.engine_entered is None:
+            check_prompt(prompt_tokens, limits)
+    except Refused as refused:
+        record.refused = refused.error
+        count_refusal(record)
+        raise refusal(refused.error) from None
+    if limits.max_tokens is not None:
+        params.max_tokens = min(params.max_tokens or limits.max_tokens, limits.max_tokens)
 
 
 def _ticket(

@@ -21,3 +21,9 @@ DRAIN_RATE = Gauge(f"{_PREFIX}drain_rate", "What the engine frees in a second wh
 ADMITTED_KV_BYTES = Gauge(f"{_PREFIX}admitted_kv_bytes", "KV cache that the accepted requests may come to need.")
 QUOTA_FAILURES = Counter(f"{_PREFIX}quota_failures", "Times that the quota's counts could not be reached.")
 MODERATIONS = Counter(f"{_PREFIX}moderations", "Judgements of the moderation endpoint.", ["stage", "verdict"])
+MODERATION_SECONDS = Histogram(
+    f"{_PREFIX}moderation_seconds",
+    "Time that prompts, and pieces of completions, waited for a judgement.",
+    ["stage"],
+    buckets=_STAGE_BUCKETS,
+)

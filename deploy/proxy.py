@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 BIND_VARIABLE = "_MISTRAL_SERVE_PROXY_BIND"
-"""Environment variable: ``host:port`` for the public frontend; without it the frontend stays where Ray Serve put it."""
+"""Environment variable: what ``public_bind`` says; without it the frontend stays where Ray Serve put it."""
 
 DRAINING = "proc.draining"
 """HAProxy process variable, set over the admin socket: new requests are refused with 503."""
@@ -37,6 +37,15 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
+def public_bind(host: str, port: int, bundle: Path | None) -> str:
+    """Where the public frontend listens; with a ``bundle`` of certificate and key in PEM it speaks TLS 1.2 or later.
+
+    The words are those of HAProxy's ``bind`` (configuration manual, section 5.1).
+    """
+    tls = "" if bundle is None else f" ssl crt {_quoted(str(bundle))} ssl-min-ver TLSv1.2 alpn h2,http/1.1"
+    return f"{host}:{port}{tls}"
+
+
 def _error_pages() -> str:
     return "\n".join(
         f"    http-error status {status} content-type application/json"
@@ -56,6 +65,8 @@ def _frontend_rules() -> str:
             " if { req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
             "    http-request set-header x-request-id %[var(txn.request_id)]",
             "    http-after-response set-header x-request-id %[var(txn.request_id)]",
+            # So that a redirect of the app does not lead to plain HTTP.
+            "    http-request set-header x-forwarded-proto https if { ssl_fc }",
             f"    http-request return status 503 content-type application/json string {body}"
             f" hdr retry-after 5 if {{ var({DRAINING}) -m bool }}",
         ]
@@ -71,12 +82,12 @@ def _replace(config: str, pattern: str, replacement: str | Callable[[re.Match[st
     return mended
 
 
-def mend(config: str, public_bind: str | None) -> str:
+def mend(config: str, bind: str | None) -> str:
     """Ray Serve's HAProxy configuration with loopback-only statistics, JSON error pages, request ids and draining.
 
     Args:
         config: the text of ``haproxy.cfg`` as Ray Serve 2.60 writes it.
-        public_bind: ``host:port`` that the public frontend listens on; ``None`` keeps Ray's.
+        bind: where the public frontend listens, as ``public_bind`` says it; ``None`` keeps Ray's.
 
     Raises:
         ValueError: a line that must be mended is not there.
@@ -91,7 +102,7 @@ def mend(config: str, public_bind: str | None) -> str:
     return _replace(
         config,
         r"^(frontend http_frontend\n\s*bind )(\S+)$",
-        lambda m: f"{m[1]}{public_bind or m[2]}\n{_frontend_rules()}",
+        lambda m: f"{m[1]}{bind or m[2]}\n{_frontend_rules()}",
     )
 
 

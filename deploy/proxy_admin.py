@@ -34,6 +34,22 @@ def refuse_new_requests(path: Path) -> None:
     command(path, f"experimental-mode on; set var {DRAINING} bool(true)")
 
 
+def replace_certificate(path: Path, bundle: Path, content: bytes) -> str | None:
+    """Serve ``content`` in place of the certificate that was read from the file ``bundle``; connections stay open.
+
+    Returns what HAProxy found wrong with it; it then serves the old one on. ``None`` when it took it.
+    """
+    # An empty line would end the command (HAProxy management guide, 9.3, "set ssl cert").
+    lines = [line for line in content.decode("latin-1").splitlines() if line.strip()]
+    answer = command(path, f"set ssl cert {bundle} <<\n" + "\n".join(lines) + "\n")
+    if answer.startswith("Transaction"):
+        answer = command(path, f"commit ssl cert {bundle}")
+        if "Success!" in answer:
+            return None
+        command(path, f"abort ssl cert {bundle}")
+    return " ".join(answer.split())
+
+
 def _statistics(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(command(path, "show stat").lstrip("# "))))
 

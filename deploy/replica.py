@@ -14,6 +14,7 @@ from deploy.gateway.stack import Gateway
 from deploy.leases import lease_cores
 from deploy.machine import measure
 from deploy.proxy import BIND_VARIABLE
+from deploy.quota_actor import book_for
 from deploy.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -32,6 +33,20 @@ def keep_to_loopback() -> None:
     internals.add_port_to_grpc_server = lambda server, address: listen(server, address.replace("[::]", "127.0.0.1"))
 
 
+def leave_requests_to_the_app() -> None:
+    """Keep Ray Serve from ending requests by itself.
+
+    Ray 2.60 lets a client set a time limit, and turn off the watch for its own going away, with headers of Ray's; the
+    answer to the first is plain text about Ray (``ray/serve/_private/replica.py``, ``_direct_ingress_asgi``). The app
+    has a time limit of its own and notices clients that go away, and without Ray's watch a request needs two tasks
+    fewer.
+    """
+    from ray.serve._private import replica as internals
+
+    internals.parse_request_timeout_header = lambda headers, default_timeout_s: None
+    internals.parse_disconnect_disabled_header = lambda headers: True
+
+
 class ModelReplica:
     """One replica of the model, on cores of its own."""
 
@@ -39,9 +54,10 @@ class ModelReplica:
     async def __init__(self, settings: Mapping[str, Any]) -> None:  # type: ignore[misc]
         if BIND_VARIABLE in os.environ:
             keep_to_loopback()
+        leave_requests_to_the_app()
         resolved = Settings.model_validate(settings)
-        # First, because a key file that cannot be used should not cost the minutes in which a model loads.
-        gateway = Gateway(resolved)
+        # First, because a file that cannot be used should not cost the minutes in which a model loads.
+        gateway = Gateway(resolved, book_for(resolved))
         if resolved.hardware.device == "cpu":
             self._cores = lease_cores(resolved.hardware.cores_per_replica or 1, measure().cores)
             os.sched_setaffinity(0, self._cores.ids)
@@ -55,7 +71,7 @@ class ModelReplica:
 
         prepared = await asyncio.to_thread(prepare, settings, logger.info)
         server = MistralServer.sync_init(llm_config(settings, prepared))
-        server.gateway = gateway
+        server.settings, server.gateway = settings, gateway
         await server.start()
         return server
 

@@ -13,7 +13,11 @@ from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm.deployment import LLMServer
 
+from deploy.capacity import capacity_of
+from deploy.gateway.admission import Admission
 from deploy.gateway.stack import Gateway
+from deploy.metered_engine import meter
+from deploy.settings import Settings
 
 
 class FilesAreLocal(CallbackBase):  # type: ignore[misc]  # ray is untyped
@@ -42,16 +46,28 @@ class ReplicaEngine(VLLMEngine):  # type: ignore[misc]  # ray is untyped
             fork_engine_process()
         return engine_args, frontend_args, config
 
+    @property
+    def client(self) -> Any:
+        """vLLM's ``AsyncLLM``, once the engine has started."""
+        return self._engine_client
+
 
 class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
-    """vLLM's OpenAI server around one engine, behind ``gateway``, which the replica sets."""
+    """vLLM's OpenAI server around one engine. The replica sets ``settings`` and ``gateway`` before it starts."""
 
     _default_engine_cls = ReplicaEngine
+    settings: Settings
     gateway: Gateway
+    _admission: Admission | None = None
 
     async def __serve_build_asgi_app__(self) -> Any:
-        return self.gateway.around(await super().__serve_build_asgi_app__())
+        app = await super().__serve_build_asgi_app__()
+        return self.gateway.around(app, self._llm_config.model_id, self._admission)
 
     async def _start_engine(self) -> None:
         # Without Ray Serve LLM's telemetry, which would start an actor of its own in every cluster.
         await self.engine.start()
+        client, settings = self.engine.client, self.settings
+        if settings.admission.enabled:
+            self._admission = Admission(capacity_of(client.vllm_config), settings.admission)
+        meter(client, self._admission, settings.limits if settings.limits.enabled else None)

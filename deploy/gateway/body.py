@@ -1,6 +1,7 @@
 """Reads the body of a request, once and bounded, for everything behind that looks into it."""
 
 import json
+import sys
 from typing import Any
 
 from deploy.gateway.asgi import App, Message, Receive, Scope, Send, header
@@ -16,11 +17,11 @@ class ReadBody:
     """ASGI middleware: puts the parsed body of every POST to a JSON route into the request's record.
 
     There, what is no JSON object is answered with 400, and a model that the key may not use with 403. Everywhere a body
-    of more than ``limit`` bytes is answered with 413.
+    of more than ``limit`` bytes is answered with 413; ``None`` is no limit.
     """
 
-    def __init__(self, app: App, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self, app: App, limit: int | None) -> None:
+        self._app, self._limit = app, sys.maxsize if limit is None else limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, parse, and pass the request on with its body to be read again."""

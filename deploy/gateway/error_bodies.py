@@ -8,7 +8,9 @@ An error inside a stream that has begun is an event of that stream, and passes u
 that refuses a request leaves its error in the request's record; that is answered in place of what the app made of it.
 """
 
+import ast
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -22,6 +24,9 @@ LONGEST_BODY = 64 * 1024
 """Bytes of an error's body that are read; a longer one is replaced by the general sentence of its status."""
 
 _OF_THE_OLD_BODY = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
+_VALIDATION = re.compile(r"(\d+) validation errors?:\n")
+"""How vLLM begins its list of what pydantic found wrong (``exception_handling/handlers/validation.py``)."""
+_SAID = re.compile(r"""'msg': ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 _PHRASES = {status.phrase for status in HTTPStatus}
 
 
@@ -36,6 +41,9 @@ def translate(status: int, body: bytes) -> ApiError:
         code = MODEL_NOT_FOUND
     # Starlette's own answers say no more than the status does.
     message = general.message if message in _PHRASES else message
+    if message is not None and (mistakes := _VALIDATION.match(message)):
+        param = None if param is None else param.removeprefix("body.")
+        message = _first_mistake(message, int(mistakes[1]), param)
     return replace(general, message=message or general.message, param=param, code=code or general.code)
 
 
@@ -59,6 +67,19 @@ def _field_mistake(entry: Mapping[str, Any]) -> str:
     """One entry of FastAPI's list of wrong fields."""
     place = ".".join(str(part) for part in entry.get("loc", []))
     return f"{place}: {entry.get('msg', 'not valid')}"
+
+
+def _first_mistake(message: str, count: int, param: str | None) -> str | None:
+    """What the first of pydantic's mistakes says. The whole text would quote the client's input and our types."""
+    said = _SAID.search(message)
+    if said is None:
+        return None
+    try:
+        text = str(ast.literal_eval(said[1])).removeprefix("Value error, ")
+    except (ValueError, SyntaxError):
+        return None
+    others = f" ({count - 1} more like it)" if count > 1 else ""
+    return f"{param}: {text}{others}" if param else f"{text}{others}"
 
 
 def _text(value: Any) -> str | None:

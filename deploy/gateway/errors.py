@@ -21,7 +21,7 @@ ROUTE_CLOSED = "route_closed"
 CHALLENGE = (b"www-authenticate", b'Bearer realm="mistral-serve"')
 """What RFC 9110 (section 11.6.1) asks of every 401."""
 
-_ANTHROPIC = "/v1/messages"
+_ANTHROPIC, _RESPONSES = "/v1/messages", "/v1/responses"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,19 @@ class ApiError:
         envelope = {"type": "error"} if path.startswith(_ANTHROPIC) else {}
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return json.dumps(envelope | {"error": error}).encode()
+
+    def event(self, path: str) -> bytes:
+        """The error as the last of a stream's server-sent events, in the form of the API that ``path`` belongs to.
+
+        OpenAI's completions and chats end with the word ``[DONE]``; the streams of Anthropic's messages and OpenAI's
+        responses name every event, as their references say.
+        """
+        if path.startswith(_ANTHROPIC):
+            return b"event: error\ndata: " + self.body(path) + b"\n\n"
+        if path.startswith(_RESPONSES):
+            error = {"type": "error", "code": self.code, "message": self.message, "param": self.param}
+            return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+        return b"data: " + self.body(path) + b"\n\ndata: [DONE]\n\n"
 
 
 _BY_STATUS = {

@@ -25,7 +25,7 @@ class KeyStore:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
-        self._version = _version(path)
+        self._version = version_of(path)
         self._next_check = clock() + CHECK_PERIOD_S
         self._keys = self._read()
 
@@ -40,7 +40,7 @@ class KeyStore:
         if now < self._next_check:
             return
         self._next_check = now + CHECK_PERIOD_S
-        version = _version(self._path)
+        version = version_of(self._path)
         if version == self._version:
             return
         self._version = version
@@ -56,7 +56,7 @@ class KeyStore:
         return {key.prefix: key for key in read(self._path).keys}
 
 
-def _version(path: Path) -> tuple[int, ...] | None:
+def version_of(path: Path) -> tuple[int, ...] | None:
     """What changes when the file is replaced or written to; a mounted secret is a link that is turned to a new file."""
     try:
         status = path.stat()

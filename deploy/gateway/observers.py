@@ -7,19 +7,16 @@ from deploy.gateway.access_log import AccessLog
 from deploy.gateway.log_sink import sink_from_environment
 from deploy.gateway.observed import Seldom
 from deploy.gateway.request import Observer, RequestRecord
-from deploy.gateway.usage_files import check_directory
 from deploy.gateway.usage_log import UsageLog
 from deploy.settings import Settings
 
 
-def check_observers(settings: Settings) -> None:
-    """Refuse settings with which something could not be written down.
+def check_endpoints(settings: Settings) -> None:
+    """Refuse endpoints that nothing could be sent to.
 
     Raises:
-        UsageError: the usage directory cannot be written to, or the tracing endpoint is no URL.
+        UsageError: the tracing endpoint is no URL.
     """
-    if settings.usage.directory is not None:
-        check_directory(settings.usage.directory)
     if settings.tracing.otlp_endpoint is not None:
         from deploy.gateway.tracing import check_endpoint
 

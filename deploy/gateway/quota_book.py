@@ -122,7 +122,7 @@ def redis_book(settings: QuotaSettings, window_s: int = WINDOW_S) -> QuotaBook:
     from redis.exceptions import ConnectionError as RedisConnectionError
 
     options: dict[str, Any] = {
-        "password": _password(settings),
+        "password": redis_password(settings),
         # Once and at once: a connection may have gone stale. Whoever asks has a time limit of its own.
         "retry": Retry(NoBackoff(), retries=1, supported_errors=(RedisConnectionError,)),
     }
@@ -158,7 +158,12 @@ def checked_address(settings: QuotaSettings) -> str:
     return url
 
 
-def _password(settings: QuotaSettings) -> str | None:
+def redis_password(settings: QuotaSettings) -> str | None:
+    """What the password file holds; ``None`` without one.
+
+    Raises:
+        UsageError: the file cannot be read, or is empty.
+    """
     path = settings.redis_password_file
     if path is None:
         return None

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 
 from deploy.gateway.asgi import App, Message, Receive, Scope, Send, header, path_of
+from deploy.gateway.errors import answer, of_status
 from deploy.gateway.request import Observer, RequestRecord, enter
 from deploy.gateway.routes import template_of
 
@@ -24,7 +25,7 @@ class RequestScope:
         self._app, self._observers = app, tuple(observers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request inside its record."""
+        """Serve one request inside its record; a failure before any answer is answered with 500 and raised again."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -37,8 +38,13 @@ class RequestScope:
         )
         enter(record)
         self._tell(record)
+        marked = _marked(send, record)
         try:
-            await self._app(_with_id(scope, record.id), _watched(receive, record), _marked(send, record))
+            await self._app(_with_id(scope, record.id), _watched(receive, record), marked)
+        except Exception:
+            if not record.status:
+                await answer(of_status(500), scope, marked)
+            raise
         finally:
             record.ended = time.monotonic()
             self._tell(record)
@@ -71,6 +77,9 @@ def _watched(receive: Receive, record: RequestRecord) -> Receive:
 
 def _marked(send: Send, record: RequestRecord) -> Send:
     async def marked(message: Message) -> None:
+        if record.hung_up:
+            # vLLM's app ends such a request as if it had been answered.
+            return
         if message["type"] == "http.response.start":
             record.status = message["status"]
             headers = [pair for pair in message.get("headers", ()) if pair[0] != REQUEST_ID]

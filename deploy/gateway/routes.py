@@ -55,6 +55,14 @@ RULES = {
 }
 """Path templates as FastAPI writes them. A test compares them with the routes of the installed vLLM."""
 
+SECOND_DOORS = {
+    "/invocations",
+    "/generative_scoring",
+    "/inference/v1/generate",
+    "/v1/chat/completions/batch",
+}
+"""Routes that reach the model past what looks into the bodies of ``GENERATING``."""
+
 GENERATING = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
 """The routes that produce tokens."""
 
@@ -74,6 +82,8 @@ UNKNOWN = "unknown"
 
 def template_of(path: str) -> str:
     """The listed template that a decoded path matches; ``UNKNOWN`` for one that is no listed route."""
+    # Starlette's patterns end with `$`, which matches before a trailing line end too.
+    path = path.removesuffix("\n")
     if path in RULES:
         return path
     return next((template for pattern, template in _TEMPLATES if pattern.fullmatch(path)), UNKNOWN)

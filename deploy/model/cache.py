@@ -19,10 +19,19 @@ _TEMPORARY = ".tmp"
 
 def models_directory(settings: Settings) -> Path:
     """Where built models are kept: ``cache_dir``, or the user's cache directory."""
+    return _root(settings) / "models"
+
+
+def compiled_directory(settings: Settings) -> Path:
+    """Where torch keeps what it compiles, so that it does so once on this machine."""
+    return _root(settings) / "compiled"
+
+
+def _root(settings: Settings) -> Path:
     import platformdirs
 
     root = settings.cache_dir or platformdirs.user_cache_path("mistral-serve")
-    return root.expanduser().absolute() / "models"
+    return root.expanduser().absolute()
 
 
 def build_once(

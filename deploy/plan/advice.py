@@ -18,7 +18,7 @@ SLOW_ON_CPU = 4 * GIB
 
 
 def exposure(settings: Settings) -> Iterator[str]:
-    """Listening on the network without a key, or with vLLM's own."""
+    """Listening on the network without a key, with vLLM's own, or without TLS."""
     host = settings.server.host
     if settings.server.is_loopback:
         return
@@ -28,6 +28,20 @@ def exposure(settings: Settings) -> Iterator[str]:
         yield f"server.host is {host}, so anyone who reaches this port can use the model: gateway.keys is off"
     elif settings.gateway.keys_file is None:
         yield f"server.host is {host}, which needs API keys: it will not start without gateway.keys_file"
+    elif not settings.tls.enabled:
+        yield (
+            f"server.host is {host} without TLS: unless TLS ends in front, API keys and texts cross the network in "
+            "clear text (tls.certificate_file and tls.key_file)"
+        )
+
+
+def about_guard(settings: Settings) -> Iterator[str]:
+    """A way around the safe prompt."""
+    if settings.guard.safe_prompt == "always" and settings.guard.moderation != "always":
+        yield (
+            "guard.safe_prompt is always, but /v1/completions takes text that no system prompt precedes: "
+            "only moderation guards it"
+        )
 
 
 def about_model(settings: Settings, source: ModelSource) -> Iterator[str]:

@@ -99,7 +99,7 @@ def make_plan(
         UsageError: it cannot work or cannot fit, with the numbers and the remedy.
     """
     placement = place(settings, machine, cluster=cluster, starting=starting)
-    warnings = [*advice.about_model(settings, source), *advice.exposure(settings)]
+    warnings = [*advice.about_model(settings, source), *advice.exposure(settings), *advice.about_guard(settings)]
     warnings += advice.about_placement(settings, placement, machine, cluster=cluster)
     fit = None
     if source.architecture is not None:

@@ -141,5 +141,5 @@ def _kv_cache(plan: "Plan", fit: "Fit") -> dict[str, Any]:
 
 def _endpoints(plan: "Plan") -> dict[str, Any]:
     host, port = plan.settings.server.host, plan.settings.server.port
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = f"{plan.settings.tls.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     return {"openai": f"{url}/v1", "health": f"{url}/health", "ports": {"openai": port}}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
@@ -14,6 +15,9 @@ SAFE_PROMPT = (
 """Mistral's published text (https://docs.mistral.ai, guardrailing)."""
 
 When = Literal["off", "on_request", "always"]
+
+CHAT_PATH, MODERATIONS_PATH = "/chat/completions", "/moderations"
+"""How the path of a moderation endpoint ends, by which its protocol is known."""
 
 
 class GuardSettings(Group):
@@ -63,4 +67,22 @@ class GuardSettings(Group):
     def _endpoint_is_named(self) -> Self:
         if self.moderation != "off" and self.moderation_url is None:
             raise ValueError(f"moderation {self.moderation} needs an endpoint: give moderation_url")
+        return self
+
+    @model_validator(mode="after")
+    def _endpoint_has_a_known_protocol(self) -> Self:
+        if self.moderation_url is None:
+            return self
+        try:
+            parts = urlsplit(self.moderation_url)
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not parts.path.endswith((CHAT_PATH, MODERATIONS_PATH)):
+            raise ValueError(
+                "moderation_url is no endpoint that is known: give an http:// or https:// URL that ends in "
+                f"/v1{MODERATIONS_PATH} or /v1{CHAT_PATH}"
+            )
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("moderation_url holds a password: put the key into a file and give moderation_key_file")
         return self

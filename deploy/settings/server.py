@@ -60,3 +60,8 @@ class TlsSettings(Group):
     def enabled(self) -> bool:
         """Whether the server speaks HTTPS itself."""
         return self.certificate_file is not None
+
+    @property
+    def scheme(self) -> str:
+        """Of the server's URL."""
+        return "https" if self.enabled else "http"

@@ -76,7 +76,11 @@ class VllmSettings(Group):
         le=1_000_000,
     )
     max_num_queued_reqs: int = option(
-        512, "Requests that may wait in one replica; one more gets 503.", unit="requests", ge=1, le=100_000
+        512,
+        "Requests that may wait in one replica; one more gets 429, or 503 without admission.",
+        unit="requests",
+        ge=1,
+        le=100_000,
     )
     enforce_eager: bool = option(
         False, "Do not compile or capture the model: starts faster, runs slower on a GPU.", flag="enforce-eager"

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 from deploy.errors import ServeError
+from tests.bench import gateway, overload
+from tests.bench.curves import picture
 from tests.bench.machine import describe_machine, now, versions
 from tests.bench.report import render
-from tests.bench.results import Bench, Repeat
+from tests.bench.results import Bench, Record, Repeat
 from tests.bench.setup import Setup, make_setup, shell_line
 from tests.bench.systems import vllm_command, vllm_environment
 from tests.bench.throughput import measure_repeats
@@ -27,6 +29,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description="Measure mistral-serve, bare vLLM and transformers in one run on this machine: docs/benchmarks.md",
     )
     parser.add_argument(
+        "part",
+        nargs="?",
+        choices=("systems", "gateway", "overload"),
+        default="systems",
+        help="what to measure: the three systems, what the gateway costs, or ten times the load (systems)",
+    )
+    parser.add_argument(
         "--repeats",
         type=int,
         choices=range(1, 11),
@@ -35,10 +44,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="interleaved repeats, at most 10 (3)",
     )
     parser.add_argument("--quick", action="store_true", help="one repeat, few requests: for a look, not for figures")
-    parser.add_argument("--only", choices=("throughput", "window"), help="measure one part (default: both)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/bench.json"), help="JSON file (default: results/bench.json)"
-    )
+    parser.add_argument("--only", choices=("throughput", "window"), help="of the systems measure one part only")
+    parser.add_argument("--output", type=Path, help="JSON file (results/bench.json, or results/PART.json)")
     return parser.parse_args(argv)
 
 
@@ -47,18 +54,43 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        bench = run(options)
+        bench, text = measure(options)
     except ServeError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("bench: interrupted, nothing written", file=sys.stderr)
         return INTERRUPTED
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(bench.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    print(render(bench))
-    print(f"written to {options.output}", file=sys.stderr)
+    output = output_of(options)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(bench.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if isinstance(bench, overload.OverloadBench):
+        output.with_suffix(".svg").write_text(picture(bench), encoding="utf-8")
+    print(text)
+    print(f"written to {output}", file=sys.stderr)
     return 0
+
+
+def output_of(options: argparse.Namespace) -> Path:
+    """The JSON file that is written."""
+    name = "bench" if options.part == "systems" else options.part
+    return options.output or Path("results") / f"{name}.json"
+
+
+def measure(options: argparse.Namespace) -> tuple[Record, str]:
+    """Measure the part that the options name; returns the record and its report.
+
+    Raises:
+        ServeError: something failed to run.
+    """
+    if options.part == "gateway":
+        costs = gateway.run(quick=options.quick, repeats=1 if options.quick else options.repeats)
+        return costs, gateway.render(costs)
+    if options.part == "overload":
+        curves = overload.run(quick=options.quick)
+        return curves, overload.render(curves)
+    bench = run(options)
+    return bench, render(bench)
 
 
 def run(options: argparse.Namespace) -> Bench:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,14 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]
         raise BenchError("a stream was cut before its end")
 
 
-async def send_all(url: str, model: str, prompts: Sequence[str], concurrency: int, output_tokens: int) -> list[Answer]:
+async def send_all(
+    url: str,
+    model: str,
+    prompts: Sequence[str],
+    concurrency: int,
+    output_tokens: int,
+    headers: Mapping[str, str] | None = None,
+) -> list[Answer]:
     """Send every prompt, ``concurrency`` at a time; the first request that fails ends them all.
 
     Raises:
@@ -98,7 +105,7 @@ async def send_all(url: str, model: str, prompts: Sequence[str], concurrency: in
     """
     waiting = iter(prompts)
     answers: list[Answer] = []
-    async with new_session() as session:
+    async with new_session(headers) as session:
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
@@ -120,10 +127,12 @@ async def _work(
         answers.append(await complete(session, url, request_body(model, prompt, output_tokens)))
 
 
-def new_session() -> aiohttp.ClientSession:
-    """A client without a limit on connections, which it keeps open between requests."""
+def new_session(headers: Mapping[str, str] | None = None) -> aiohttp.ClientSession:
+    """A client without a limit on connections, which it keeps open between requests; it sends ``headers`` with each."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
+        headers=headers,
     )
 
 

@@ -44,10 +44,11 @@ def conditions(bench: Bench) -> str:
 
 def goals_table(repeats: Sequence[Repeat]) -> str:
     """Each goal, what was measured, and whether the median meets it."""
-    return table(["goal", "wanted", "measured", ""], [_goal_row(goal) for goal in goals(repeats)])
+    return table(["goal", "wanted", "measured", ""], [goal_row(goal) for goal in goals(repeats)])
 
 
-def _goal_row(goal: Goal) -> list[str]:
+def goal_row(goal: Goal) -> list[str]:
+    """The cells of one goal."""
     wanted = f"{'≥' if goal.at_least else '≤'} {goal.bound:g}{goal.unit}"
     return [goal.name, wanted, f"{goal.spread.text(goal.digits)}{goal.unit}", "met" if goal.met else "**missed**"]
 

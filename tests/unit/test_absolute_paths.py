@@ -21,11 +21,21 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_every_file_and_directory_becomes_absolute(tmp_path: Path) -> None:
     settings = absolute(
-        cache_dir="cache", gateway={"keys_file": "keys.yaml"}, tls={"certificate_file": "c.pem", "key_file": "k.pem"}
+        cache_dir="cache",
+        gateway={"keys_file": "keys.yaml"},
+        tls={"certificate_file": "c.pem", "key_file": "k.pem"},
+        usage={"directory": "usage"},
+        quotas={"redis_password_file": "password"},
+        guard={"moderation_key_file": "key"},
     )
     assert settings.cache_dir == tmp_path / "cache"
     assert settings.gateway.keys_file == tmp_path / "keys.yaml"
     assert (settings.tls.certificate_file, settings.tls.key_file) == (tmp_path / "c.pem", tmp_path / "k.pem")
+    assert (settings.usage.directory, settings.quotas.redis_password_file) == (
+        tmp_path / "usage",
+        tmp_path / "password",
+    )
+    assert settings.guard.moderation_key_file == tmp_path / "key"
 
 
 def test_a_model_s_directory_becomes_absolute_and_keeps_its_link(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.bench.__main__ import parse
+from tests.bench.__main__ import output_of, parse
 from tests.bench.processes import Family, describe
 from tests.bench.prompts import prompt, prompts
 from tests.bench.results import Process
@@ -120,4 +120,9 @@ def test_a_run_needs_at_least_one_repeat() -> None:
 def test_by_default_a_run_measures_everything_three_times() -> None:
     options = parse([])
     assert (options.repeats, options.quick, options.only) == (3, False, None)
-    assert options.output == Path("results/bench.json")
+    assert (options.part, output_of(options)) == ("systems", Path("results/bench.json"))
+
+
+def test_the_other_parts_are_asked_for_by_name() -> None:
+    assert output_of(parse(["gateway"])) == Path("results/gateway.json")
+    assert output_of(parse(["overload", "--output", "x.json"])) == Path("x.json")

@@ -9,8 +9,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from prometheus_client import Counter, Gauge, Histogram
 
-from deploy import cli
+from deploy import cli, metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,6 +34,7 @@ RULES = [
     (r"\.venv/bin/serve run .*", LIVE),
     (r"export .*", LIVE),
     (r"(\.venv/bin/)?python -m deploy\.keys .*", "run by test_keys_command.py"),
+    (r"(\.venv/bin/)?python -m deploy\.usage .*", "run by test_usage_command.py"),
     (r"(\.venv/bin/)?python -m tests\.bench.*", ELSEWHERE),
 ]
 
@@ -88,3 +90,11 @@ def test_every_link_leads_to_a_file() -> None:
 
 def test_no_page_names_a_directory_of_one_machine() -> None:
     assert [str(page) for page in PAGES if re.search(r"/root/|/home/\w+/", page.read_text())] == []
+
+
+def test_every_metric_of_our_own_is_documented() -> None:
+    text = "".join(page.read_text() for page in PAGES)
+    ours = [metric for metric in vars(metrics).values() if isinstance(metric, Counter | Gauge | Histogram)]
+    names = [family.name for metric in ours for family in metric.describe()]
+    assert len(names) > 5
+    assert [name for name in names if name not in text] == []

@@ -82,6 +82,27 @@ class Refusing:
             b"slow down",
             ("Too many requests. Send it again later.", "rate_limit_error", None, "rate_limit_exceeded"),
         ),
+        (
+            400,
+            vllm_error(
+                "2 validation errors:\n  {'type': 'int_parsing', 'loc': ('body', 'n', 'list[int]', 0), 'msg': \"Input "
+                "should be 'a' or 'b'\", 'input': 'SECRET', 'ctx': {'error': ValueError()}}\n  {'type': 'x'}",
+                "Bad Request",
+                400,
+                "body.n.0",
+            ),
+            ("n.0: Input should be 'a' or 'b' (1 more like it)", "invalid_request_error", "n.0", None),
+        ),
+        (
+            400,
+            vllm_error("1 validation error:\n  {'msg': 'Value error, n must be 1', 'input': 'SECRET'}", "x", 400),
+            ("n must be 1", "invalid_request_error", None, None),
+        ),
+        (
+            400,
+            vllm_error("1 validation error:\n  {'input': 'SECRET'}", "x", 400, "body.n"),
+            ("The request is malformed.", "invalid_request_error", "n", None),
+        ),
         (400, b"[]", ("The request is malformed.", "invalid_request_error", None, None)),
         (400, b"\xff\xfe", ("The request is malformed.", "invalid_request_error", None, None)),
         (418, b"", ("The request is malformed.", "invalid_request_error", None, None)),

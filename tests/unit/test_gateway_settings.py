@@ -1,5 +1,6 @@
 """Prevents: a server that listens to the network without keys although nobody said so."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ import pytest
 
 from deploy import cli
 from deploy.errors import UsageError
-from deploy.gateway.stack import Gateway, check
+from deploy.gateway.stack import Gateway, check, check_files
 from deploy.machine import Machine
 from deploy.settings import Settings
 from deploy.strict_yaml import parse_yaml
-from tests.unit.asgi_calls import Upstream, call, scope_of
+from tests.unit.asgi_calls import Response, Upstream, call, scope_of
 
 GIB = 1024**3
 
@@ -73,6 +74,14 @@ def test_what_needs_no_keys_is_accepted() -> None:
         ({"gateway": {"keys": "on"}}, ["gateway.keys is on", "deploy.keys new"]),
         ({"gateway": {"keys_file": "k"}, "engine": {"api_key": ["secret"]}}, ["api_key", "--gateway.keys off"]),
         ({"gateway": {"keys_file": "k"}, "rehearse": True}, ["rehearsal", "--gateway.keys off"]),
+        ({"tracing": {"otlp_endpoint": "collector"}}, ["tracing.otlp_endpoint"]),
+        (
+            {
+                "gateway": {"keys_file": "k"},
+                "quotas": {"storage": "redis", "redis_url": "redis://:secret@redis:6379/0"},
+            },
+            ["quotas.redis_url", "quotas.redis_password_file"],
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_remedy(groups: dict[str, Any], words: list[str]) -> None:
@@ -87,16 +96,46 @@ def test_a_replica_without_its_key_file_does_not_start(tmp_path: Path) -> None:
         Gateway(settings(gateway={"keys_file": tmp_path / "none.yaml"}))
 
 
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (lambda path: {"usage": {"directory": path / "keys.yaml" / "below"}}, ["usage.directory"]),
+        (lambda path: {"gateway": {"keys_file": path / "none.yaml"}}, ["none.yaml", "does not exist"]),
+        (
+            lambda path: {
+                "gateway": {"keys_file": path / "keys.yaml"},
+                "quotas": {"storage": "redis", "redis_url": "redis://redis:6379/0", "redis_password_file": path / "no"},
+            },
+            ["quotas.redis_password_file", "cannot be read"],
+        ),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused_with_the_remedy(
+    key_file: Path, groups: Callable[[Path], dict[str, Any]], words: list[str]
+) -> None:
+    with pytest.raises(UsageError) as refusal:
+        check_files(settings(**groups(key_file.parent)))
+    assert [word for word in words if word not in str(refusal.value)] == []
+
+
 def test_with_keys_the_whole_app_is_behind_them(key_file: Path) -> None:
     upstream = Upstream()
-    app = Gateway(settings(gateway={"keys_file": key_file})).around(upstream)
+    app = Gateway(settings(gateway={"keys_file": key_file})).around(upstream, "demo")
     assert [call(app, scope_of(path)).status for path in ("/v1/models", "/metrics", "/health")] == [401, 403, 200]
 
 
 def test_without_keys_every_route_is_as_the_app_has_it_but_errors_are_openais() -> None:
-    app = Gateway(settings()).around(Upstream())
+    app = Gateway(settings()).around(Upstream(), "demo")
     assert [call(app, scope_of(path)).status for path in ("/v1/models", "/metrics", "/nowhere")] == [200, 200, 200]
-    assert call(Gateway(settings()).around(Upstream(404)), scope_of("/nowhere")).error["code"] == "not_found"
+    assert call(Gateway(settings()).around(Upstream(404), "demo"), scope_of("/nowhere")).error["code"] == "not_found"
+
+
+def test_a_part_of_the_gateway_that_fails_is_an_answer_too() -> None:
+    app = Gateway(settings(), None).around(Upstream(fails=RuntimeError("secret")), "demo")
+    response = Response()
+    with pytest.raises(RuntimeError):
+        call(app, scope_of("/v1/models"), response=response)
+    assert (response.status, response.error["code"]) == (500, "internal_error")
 
 
 class TestServePy:

@@ -15,7 +15,7 @@ from deploy.gateway.errors import ApiError
 from deploy.gateway.request import RequestRecord, current
 from deploy.gateway.request_scope import RequestScope
 from deploy.metered_engine import meter
-from deploy.settings import AdmissionSettings
+from deploy.settings import AdmissionSettings, LimitSettings
 from tests.unit.asgi_calls import call, scope_of
 from tests.unit.key_gate import CHAT, Clock
 from tests.unit.records import key
@@ -118,8 +118,8 @@ def params(max_tokens: int = 3, n: int = 1, kind: str = DELTA) -> SimpleNamespac
     return SimpleNamespace(max_tokens=max_tokens, n=n, output_kind=kind)
 
 
-def metered(engine: Engine, admission: Admission | None = None) -> Any:
-    meter(engine, admission, EngineRefuses)
+def metered(engine: Engine, admission: Admission | None = None, limits: LimitSettings | None = None) -> Any:
+    meter(engine, admission, limits, EngineRefuses)
     return engine
 
 
@@ -196,6 +196,29 @@ def test_a_client_that_hangs_up_pays_for_what_was_made_and_frees_its_place(kind:
     assert (engine.aborted, admitted()) == (["r"], 0)
 
 
+@pytest.mark.parametrize("kind", [DELTA, FINAL_ONLY])
+def test_a_request_that_is_cancelled_takes_the_task_that_vllm_forgets_with_it(kind: str) -> None:
+    engine = Engine()
+    forgotten: list[asyncio.Task[int]] = []
+
+    async def run() -> None:
+        engine.steps = asyncio.Semaphore(2)
+        client = metered(engine, ledger())
+
+        async def app(*_: Any) -> None:
+            forgotten.append(asyncio.create_task(drain(client.generate(PROMPT, params(10, kind=kind), "r"))))
+            await asyncio.wait(forgotten)
+
+        request = asyncio.create_task(RequestScope(app, (at_end.observe,))(scope_of(CHAT), None, None))  # type: ignore[arg-type]
+        while engine.made < 2:
+            await asyncio.sleep(0)
+        request.cancel()
+        await asyncio.wait([request, *forgotten])
+
+    asyncio.run(run())
+    assert (forgotten[0].cancelled(), engine.aborted, admitted()) == (True, ["r"], 0)
+
+
 def test_a_stream_that_is_closed_closes_the_engine_s_own() -> None:
     engine = Engine()
 
@@ -260,6 +283,40 @@ def test_a_refusal_comes_before_the_engine_and_before_a_stream() -> None:
     assert (record.refused.status, record.refused.code, record.refused.retry_after) == (429, "server_overloaded", 1)
     assert (record.prompt_tokens, record.engine_entered, engine.options) == (0, None, [])
     assert (REGISTRY.get_sample_value("mistral_serve_rejections_total", labels) or 0) - before == 1
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_the_engine() -> None:
+    engine = Engine()
+
+    async def work(_: RequestRecord) -> None:
+        client = metered(engine, ledger(), LimitSettings(prompt_tokens=4))
+        with pytest.raises(EngineRefuses):
+            client.generate(PROMPT, params(), "r")
+
+    record = request(work)
+    assert record.refused is not None
+    assert (record.refused.status, record.refused.code) == (400, "context_length_exceeded")
+    assert (engine.options, admitted()) == ([], 0)
+
+
+def test_a_prompt_that_grew_in_a_beam_search_is_no_longer_prompt() -> None:
+    async def work(record: RequestRecord) -> None:
+        client = metered(Engine(), ledger(), LimitSettings(prompt_tokens=5))
+        await drain(client.generate(PROMPT, params(1), "beam"))
+        await drain(client.generate({"prompt_token_ids": [1, 2, 3, 4, 5, 6]}, params(1), "beam"))
+        assert (record.prompt_tokens, record.completion_tokens) == (5, 2)
+
+    assert request(work).refused is None
+
+
+@pytest.mark.parametrize(("asked", "made"), [(None, 3), (2, 2), (10, 3)])
+def test_a_completion_of_open_length_ends_at_the_limit(asked: int | None, made: int) -> None:
+    async def work(_: RequestRecord) -> None:
+        open_ended = params()
+        open_ended.max_tokens = asked
+        await drain(metered(Engine(), ledger(), LimitSettings(max_tokens=3)).generate(PROMPT, open_ended, "r"))
+
+    assert request(work).completion_tokens == made
 
 
 def test_admission_is_asked_with_the_exact_demand() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import StartError, UsageError
-from deploy.model.cache import build_once, models_directory
+from deploy.model.cache import build_once, compiled_directory, models_directory
 from deploy.settings import Settings
 
 # Builds `target` like a slow builder: writes half of it, says so, and writes the rest when it is told to.
@@ -153,3 +153,4 @@ def test_models_lie_in_the_given_directory_or_in_the_users_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert models_directory(Settings()) == tmp_path / "mistral-serve" / "models"
     assert models_directory(Settings(cache_dir=tmp_path / "own")) == tmp_path / "own" / "models"
+    assert compiled_directory(Settings()) == tmp_path / "mistral-serve" / "compiled"

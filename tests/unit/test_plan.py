@@ -405,6 +405,8 @@ class TestWarnings:
         [
             ("the sliding window is 1024 tokens, max_model_len 8192", {}),
             ("server.host is 0.0.0.0", {"server": {"host": "0.0.0.0"}}),
+            ("without TLS", {"server": {"host": "0.0.0.0"}, "gateway": {"keys_file": "keys.yaml"}}),
+            ("guard.safe_prompt is always", {"guard": {"safe_prompt": "always"}}),
             ("the model has no chat template", {"model": {"has_chat_template": False}}),
             ("mind this", {"model": {"warnings": ("mind this",)}}),
             ("max_num_seqs is 128 but the KV cache holds only 85 sequences", {"vllm": {"kv_cache_gib": 1}}),

@@ -1,0 +1,193 @@
+"""What the gateway costs, with the demo model and with an engine that costs nothing: ``python -m tests.bench gateway``.
+
+Everything on and everything off are measured in turn, so that a machine whose speed drifts treats both alike.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psutil
+
+from deploy.machine import measure
+from tests.bench.client import new_session, send_all, summarise
+from tests.bench.errors import BenchError
+from tests.bench.figures import Goal, spread
+from tests.bench.gateway_sides import Side, both_sides
+from tests.bench.machine import describe_machine, now, versions
+from tests.bench.progress import say
+from tests.bench.prompts import prompts
+from tests.bench.report import goal_row, table
+from tests.bench.results import Load, Record
+from tests.bench.setup import make_setup
+from tests.bench.systems import product
+from tests.bench.workload import OUTPUT_TOKENS, PROMPT_WORDS, WARM_UP
+from tests.live.deployment import free_port
+
+ALONE, BUSY = 1, 32
+REQUESTS = {ALONE: 48, BUSY: 128}
+QUICK = {ALONE: 8, BUSY: 32}
+FAKE_REQUESTS, FAKE_AT_ONCE = 4000, 32
+MODEL = "demo"
+
+
+class Sides(Record):
+    """One repeat: the loads of each side."""
+
+    on: list[Load]
+    off: list[Load]
+
+    @property
+    def added_ttft_ms(self) -> float:
+        """Median time to first token at concurrency 1: on less off."""
+        return (self.on[0].ttft_p50_s - self.off[0].ttft_p50_s) * 1000
+
+    @property
+    def tokens_lost_percent(self) -> float:
+        """Output tokens/s at concurrency 32 that are missing with everything on."""
+        return (1 - self.on[1].tokens_per_s / self.off[1].tokens_per_s) * 100
+
+
+class FakeSides(Record):
+    """Requests in each second of one core's time, with an engine that costs nothing."""
+
+    stream: bool
+    on: float
+    off: float
+
+    @property
+    def added_us(self) -> float:
+        """CPU time that the gateway takes of each request, in microseconds."""
+        return (1 / self.on - 1 / self.off) * 1e6
+
+
+class GatewayBench(Record):
+    """The whole run."""
+
+    date: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    repeats: list[Sides]
+    fake: list[FakeSides]
+
+
+def run(*, quick: bool, repeats: int) -> GatewayBench:
+    """Measure both parts.
+
+    Raises:
+        ServeError: something failed to run.
+    """
+    with both_sides() as (on, off):
+        fake = [
+            FakeSides(stream=stream, on=fake_rate(on, stream, quick), off=fake_rate(off, stream, quick))
+            for stream in (False, True)
+            for _ in range(repeats)
+        ]
+        requests = QUICK if quick else REQUESTS
+        loads = []
+        for number in range(1, repeats + 1):
+            title = f"repeat {number} of {repeats}"
+            loads.append(
+                Sides(
+                    on=demo_loads(on, f"{title}, everything on", requests),
+                    off=demo_loads(off, f"{title}, everything off", requests),
+                )
+            )
+    return GatewayBench(date=now(), machine=describe_machine(), versions=versions(), repeats=loads, fake=fake)
+
+
+def demo_loads(side: Side, title: str, requests: dict[int, int]) -> list[Load]:
+    """The loads of one server with the demo model, started for them."""
+    say(f"{title}: starting")
+    nonce, found, first = secrets.token_hex(4), [], 0
+    with product(make_setup(*side.flags)) as running:
+        for concurrency, count in [(BUSY, WARM_UP), *requests.items()]:
+            texts = prompts(nonce, first, count, PROMPT_WORDS)
+            first += count
+            answers = asyncio.run(send_all(running.url, MODEL, texts, concurrency, OUTPUT_TOKENS, side.headers))
+            found.append(summarise(concurrency, answers))
+            say(f"{title}: concurrency {found[-1].describe()}")
+    # The first was to warm up.
+    return found[1:]
+
+
+def fake_rate(side: Side, stream: bool, quick: bool) -> float:
+    """Requests in each second that a server process with the fake engine was on a core."""
+    count = FAKE_REQUESTS // (10 if quick else 1)
+    with fake_server(side) as (url, process):
+        asyncio.run(send_fake(url, side, stream, count // 10))
+        before = sum(process.cpu_times()[:2])
+        asyncio.run(send_fake(url, side, stream, count))
+        rate = count / (sum(process.cpu_times()[:2]) - before)
+    say(f"fake engine, stream {stream}, {'on' if side.headers else 'off'}: {rate:.0f} requests/s of a core")
+    return rate
+
+
+@contextlib.contextmanager
+def fake_server(side: Side) -> Iterator[tuple[str, psutil.Popen]]:
+    """The process, on one core, once it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.bench.fake_engine", str(port), *side.flags]
+    process = psutil.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        process.cpu_affinity([measure().cores[0]])
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise BenchError("the server with the fake engine did not start")
+            time.sleep(0.1)
+        yield url, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def send_fake(url: str, side: Side, stream: bool, count: int) -> None:
+    """Send so many completions, ``FAKE_AT_ONCE`` at a time."""
+    body = {"model": MODEL, "prompt": "x" * 500, "stream": stream}
+    waiting = iter(range(count))
+    async with new_session(side.headers) as session:
+
+        async def work() -> None:
+            for _ in waiting:
+                async with session.post(f"{url}/v1/completions", json=body) as response:
+                    await response.read()
+                    if response.status != 200:
+                        raise BenchError(f"the server with the fake engine answered {response.status}")
+
+        await asyncio.gather(*(work() for _ in range(FAKE_AT_ONCE)))
+
+
+def goals(repeats: Sequence[Sides]) -> list[Goal]:
+    """What the gateway may cost, and what it costs."""
+    added, lost = spread(side.added_ttft_ms for side in repeats), spread(side.tokens_lost_percent for side in repeats)
+    return [
+        Goal("time to first token added at 1", added, 1, False, 2, " ms"),
+        Goal("tokens/s lost at 32", lost, 2, False, 1, " %"),
+    ]
+
+
+def render(bench: GatewayBench) -> str:
+    """The figures as Markdown."""
+    rows = []
+    for stream in (False, True):
+        sides = [side for side in bench.fake if side.stream is stream]
+        figures = [spread(side.on for side in sides), spread(side.off for side in sides)]
+        added = spread(side.added_us for side in sides)
+        rows.append(["stream" if stream else "whole", *(figure.text(0) for figure in figures), added.text(0)])
+    return "\n\n".join(
+        [
+            "**The gateway with the demo model: everything on beside everything off**",
+            table(["goal", "wanted", "measured", ""], [goal_row(goal) for goal in goals(bench.repeats)]),
+            "**With an engine that costs nothing**",
+            table(["answer", "on, requests/s of a core", "off", "added CPU time of a request, µs"], rows),
+        ]
+    )
