@@ -139,7 +139,7 @@ def _read(path: Path, lines: _Lines) -> _Rows:
     except UnicodeDecodeError:
         raise
     except (ValueError, csv.Error) as error:
-        raise LoadTestError(f"line {lines.number} of {path} cannot be read: {error}") from None
+        raise LoadTestError(f"line {max(1, lines.number)} of {path} cannot be read: {error}") from None
 
 
 def _read_csv(first: str, lines: _Lines) -> _Rows:
