@@ -22,6 +22,8 @@ SUSPECT_RATE, INVALID_RATE = 0.05, 0.20
 queue as load / (1 − load): at 80 % load, 5 % fewer requests wait 21 % less, and 20 % fewer wait 56 % less."""
 SIGMAS = 3.0
 """What random arrivals do by themselves is not held against them up to three standard deviations."""
+REGULAR = ("constant", "trace")
+"""Arrivals without chance."""
 SUSPECT_LAG_MS, INVALID_LAG_MS = 10.0, 100.0
 """Dispatch lag p99. 10 ms is the promise for 400 arrivals/s; 100 ms is a delay that people notice (Miller, 1968)."""
 SUSPECT_CPU, INVALID_CPU = 0.80, 0.95
@@ -83,13 +85,18 @@ def _rate(evidence: Evidence) -> list[Reason]:
     requested, achieved = evidence.load.requested_rate, evidence.load.achieved_rate
     if not requested or achieved is None:
         return []
-    # The number of gamma arrivals with burstiness b (1: Poisson) has the variance n / b.
-    expected = requested * evidence.run.window_s * float(evidence.run.arrivals.get("burstiness") or 1)
     miss = abs(achieved / requested - 1)
-    if miss <= SIGMAS / math.sqrt(expected):
+    if miss <= SIGMAS * _rate_noise(evidence.run, requested):
         return []
     text = f"{achieved:.2f} requests/s were sent where {requested:.2f} were asked for ({miss:.0%} off)"
     return _graded("rate", miss, SUSPECT_RATE, INVALID_RATE, f"{text}: use more --processes or a lower --rate")
+
+
+def _rate_noise(run: RunData, requested: float) -> float:
+    """Relative standard deviation of the number of arrivals: with gamma arrivals its variance is n / burstiness."""
+    if run.arrivals.get("kind") in REGULAR:
+        return 0.0
+    return 1 / math.sqrt(requested * run.window_s * float(run.arrivals.get("burstiness") or 1))
 
 
 def _lag(evidence: Evidence) -> list[Reason]:
@@ -98,6 +105,19 @@ def _lag(evidence: Evidence) -> list[Reason]:
         f"1 % of the requests were sent {lag or 0:.0f} ms late or more (limit {SUSPECT_LAG_MS:g}): use more --processes"
     )
     return _graded("lag", lag, SUSPECT_LAG_MS, INVALID_LAG_MS, text)
+
+
+def _health(evidence: Evidence) -> list[Reason]:
+    run = evidence.run
+    start, end = run.window
+    heard = len({sample.worker for sample in run.health if start <= sample.t <= end})
+    if heard >= run.processes:
+        return []
+    text = (
+        f"only {heard} of {run.processes} client processes said how they fared: whether the others kept up is unknown, "
+        "and requests of theirs may be missing"
+    )
+    return [Reason(level="SUSPECT", check="health", text=text)]
 
 
 def _cpu(evidence: Evidence) -> list[Reason]:
@@ -209,6 +229,7 @@ CHECKS: tuple[Callable[[Evidence], list[Reason]], ...] = (
     _server,
     _rate,
     _lag,
+    _health,
     _cpu,
     _loop,
     _tokens,
