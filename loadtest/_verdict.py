@@ -182,8 +182,8 @@ def _steady_state(evidence: Evidence) -> list[Reason]:
     load = evidence.load
     if load.in_flight is None or not load.little or not load.achieved_rate:
         return []
-    latency = load.little / load.achieved_rate
-    allowed = SIGMAS * little_noise(max(load.in_flight, load.little), latency, evidence.run.window_s)
+    latencies = np.array([record.e2e for record in evidence.measured])
+    allowed = SIGMAS * little_noise(load.achieved_rate, latencies, evidence.run.window_s)
     if abs(load.in_flight - load.little) <= max(RESIDUAL * load.little, RESIDUAL_REQUESTS, allowed):
         return []
     text = (
