@@ -109,8 +109,7 @@ def _lag(evidence: Evidence) -> list[Reason]:
 
 def _health(evidence: Evidence) -> list[Reason]:
     run = evidence.run
-    start, end = run.window
-    heard = len({sample.worker for sample in run.health if start <= sample.t <= end})
+    heard = len({sample.worker for sample in run.measured_health()})
     if heard >= run.processes:
         return []
     text = (
