@@ -23,7 +23,7 @@ from tests.unit.loadtest_runs import failure, health_of, record, run_of, steady_
 @pytest.fixture(autouse=True)
 def _without_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page has tests of its own, and takes seconds to draw."""
-    monkeypatch.setattr("loadtest._files.write_html", lambda *_: False)
+    monkeypatch.setattr("loadtest._files.write_report", lambda *_: False)
 
 
 def ten_seconds(**changes: Any) -> RunData:
