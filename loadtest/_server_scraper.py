@@ -4,6 +4,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from urllib.parse import urlsplit, urlunsplit
 
 import gevent
@@ -106,13 +107,16 @@ def _read(request: urllib.request.Request) -> list[Sample]:
     try:
         with OPENER.open(request, timeout=TIMEOUT_S) as answer:
             page = answer.read(LARGEST_PAGE + 1)
-        if len(page) > LARGEST_PAGE:
-            return [_failed(source, f"the page is larger than {LARGEST_PAGE >> 20} MiB")]
-        samples = parse(page.decode(), source)
     except urllib.error.HTTPError as error:
         return [_failed(source, f"HTTP {error.code}")]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return [_failed(source, str(getattr(error, "reason", error)))]
+    if len(page) > LARGEST_PAGE:
+        return [_failed(source, f"the page is larger than {LARGEST_PAGE >> 20} MiB")]
+    try:
+        samples = parse(page.decode(), source)
+    except ValueError:
+        return [_failed(source, "the page is not in Prometheus' text format")]
     return samples or [_failed(source, "the page holds no metric of vLLM or of this server")]
 
 

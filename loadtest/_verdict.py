@@ -14,6 +14,7 @@ from loadtest._request import Record
 from loadtest._run_data import RunData, due
 from loadtest._samples import cut_by_server
 from loadtest._schema import Check, Client, Figures, Level, Load, Reason, Verdict
+from loadtest._server_series import ServerSeries
 from loadtest._slo import QUANTILES, Objective
 from loadtest._statistics import enough_samples, little_noise, samples_needed
 
@@ -162,19 +163,40 @@ def _prompts(evidence: Evidence) -> list[Reason]:
 
 
 def _prefix_hits(evidence: Evidence) -> list[Reason]:
-    known = [one for one in evidence.measured if one.cached_tokens is not None and one.prompt_tokens]
-    middle = sum(evidence.run.window) / 2
-    halves = [[one for one in known if due(one) < middle], [one for one in known if due(one) >= middle]]
-    if min(len(half) for half in halves) < HIT_REQUESTS:
+    rates = _hit_rates_of_requests(evidence) or _hit_rates_of_server(evidence.run)
+    if rates is None:
         return []
-    first, second = (
-        sum(one.cached_tokens or 0 for one in half) / sum(one.prompt_tokens or 0 for one in half) for half in halves
-    )
+    first, second = rates
     text = (
         f"the prefix-hit rate went from {first:.0%} in the first half of the window to {second:.0%} in the second: "
         "lengthen --warmup, or use a new --nonce"
     )
     return _graded("prefix_hits", abs(second - first), HIT_DRIFT, math.inf, text)
+
+
+def _hit_rates_of_requests(evidence: Evidence) -> tuple[float, float] | None:
+    known = [one for one in evidence.measured if one.cached_tokens is not None and one.prompt_tokens]
+    middle = sum(evidence.run.window) / 2
+    halves = [[one for one in known if due(one) < middle], [one for one in known if due(one) >= middle]]
+    if min(len(half) for half in halves) < HIT_REQUESTS:
+        return None
+    first, second = (
+        sum(one.cached_tokens or 0 for one in half) / sum(one.prompt_tokens or 0 for one in half) for half in halves
+    )
+    return first, second
+
+
+def _hit_rates_of_server(run: RunData) -> tuple[float, float] | None:
+    """By the server's counters, where its answers do not say how much of a prompt was cached."""
+    (start, end), server = run.window, ServerSeries(run.server)
+    middle = (start + end) / 2
+    rates = []
+    for half in ((start, middle), (middle, end)):
+        hits, queries = server.increase("prefix_hits", half), server.increase("prefix_queries", half)
+        if hits is None or not queries:
+            return None
+        rates.append(hits / queries)
+    return rates[0], rates[1]
 
 
 def _steady_state(evidence: Evidence) -> list[Reason]:
