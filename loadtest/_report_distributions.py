@@ -13,6 +13,8 @@ from loadtest._statistics import percentiles
 
 SHARES = (*np.linspace(0, 0.98, 50), *np.linspace(0.985, 0.999, 15), 1.0)
 STEPS = 48
+NARROW = 1.01
+"""Values closer together than this factor are shown in the middle of a wider axis."""
 SMALLEST_MS = 0.01
 """Where a logarithmic axis begins at the earliest."""
 TITLES = {
@@ -70,8 +72,8 @@ def _histogram(records: Sequence[Record], name: str, title: str, bounds: list[Bo
     samples = samples_of(records, name)
     values = np.maximum(samples.values * 1000, SMALLEST_MS)
     low, high = float(values.min()), float(values.max())
-    if high <= low:
-        low, high = low * 0.9, high * 1.1
+    if high < low * NARROW:
+        low, high = low / NARROW, high * NARROW
     edges = np.geomspace(low, high, STEPS + 1)
     counts, _ = np.histogram(values, edges, weights=samples.weights)
     return Chart(

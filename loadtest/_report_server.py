@@ -52,7 +52,7 @@ def _kv(axis: TimeAxis, server: ServerSeries) -> Chart | None:
     names = server.replicas[:MOST_REPLICAS]
     several = len(names) > 1
     traces = [
-        Trace(_short(name, server), "line", _means(axis, server.gauge("kv_usage", name)), f"series{1 + number % 6}")
+        Trace(server.label(name), "line", _means(axis, server.gauge("kv_usage", name)), f"series{1 + number % 6}")
         for number, name in enumerate(names)
     ]
     mean = Trace("mean of the replicas", "area", _means(axis, server.gauge("kv_usage")), "server")
@@ -162,13 +162,6 @@ def _tokens(run: RunData, axis: TimeAxis, server: ServerSeries) -> Chart:
 
 def _means(axis: TimeAxis, series: Series) -> list[float | None]:
     return numbers(axis.means(series.t, series.values))
-
-
-def _short(name: str, server: ServerSeries) -> str:
-    """A replica's name without the address where all have the same."""
-    replica = name.partition(" ")[2]
-    alike = len({each.partition(" ")[0] for each in server.replicas}) == 1
-    return replica if replica and alike else name
 
 
 def server_notes(server: ServerSeries) -> Iterator[str]:

@@ -48,10 +48,15 @@ class ServerSeries:
     @property
     def seen_in_turn(self) -> bool:
         """Whether one address answered for several replicas in turn: totals are then those of one at a time."""
-        sources = {sample["source"] for sample in self._good}
+        replicas = {(sample["source"], sample["replica"]) for sample in self._good}
         rounds = {(sample["source"], sample["t"]) for sample in self._good}
-        several = any(len({name for name in self.replicas if name.startswith(str(one))}) > 1 for one in sources)
-        return several and len(rounds) == len(self._good)
+        return len(replicas) > len({source for source, _ in replicas}) and len(rounds) == len(self._good)
+
+    def label(self, replica: str) -> str:
+        """A replica's name, without the address where all have the same."""
+        sample = self._by_replica[replica][0]
+        alike = len({one["source"] for one in self._good}) == 1
+        return str(sample["replica"]) if alike and sample["replica"] else replica
 
     def gauge(self, name: str, replica: str | None = None) -> Series:
         """A gauge of one replica, or over all of them: the sum, of a share its mean, of a wait the longest."""
