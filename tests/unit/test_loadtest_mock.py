@@ -242,5 +242,5 @@ def test_a_wrong_flag_is_one_sentence(flags: list[str], mistake: str) -> None:
 
 
 def test_a_mock_that_does_not_start_is_an_error() -> None:
-    with pytest.raises(MockServerError, match=r"^The mock server did not start"), mock_server("--itl-s", "-1"):
+    with pytest.raises(MockServerError, match=r"^the mock server did not start"), mock_server("--itl-s", "-1"):
         pass
