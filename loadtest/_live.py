@@ -132,7 +132,10 @@ class Live:
         number = math.floor((moment - self.origin) / BIN_S)
         if number < max(0, self._latest_bin - KEPT_BINS + 1):
             return None
-        return self._bins.setdefault(number, {}).setdefault(name, Tally())
+        scenarios = self._bins.setdefault(number, {})
+        if name not in scenarios:
+            scenarios[name] = Tally()
+        return scenarios[name]
 
     @property
     def _latest_bin(self) -> int:
@@ -152,7 +155,7 @@ class Live:
     def _tokens(self, name: str, record: Record) -> None:
         chunks = np.array([(0.0, record.first_chunk_tokens), *record.gaps], dtype=np.float64)
         arrived = (record.first or 0.0) + np.cumsum(chunks[:, 0])
-        scale = record.output_tokens / max(1, record.counted_tokens)
+        scale = record.output_tokens / max(1.0, float(chunks[:, 1].sum()))
         numbers = np.floor((arrived - self.origin) / BIN_S)
         for number in np.unique(numbers):
             tally = self._tally(name, self.origin + (float(number) + 0.5) * BIN_S)
