@@ -44,7 +44,7 @@ def _tags(scenario: Any) -> set[str]:
     return {name for task in scenario.tasks for name in getattr(task, "locust_tag_set", ())}
 
 
-def plan_of(options: Any, host: str | None, classes: Sequence[Any]) -> RunPlan:
+def plan_of(options: Any, run_time: int | None, host: str | None, classes: Sequence[Any]) -> RunPlan:
     """The plan, as far as it is known without the server. Raises LoadTestError."""
     if not host:
         raise LoadTestError("no server to test: give --host, for example --host http://127.0.0.1:8000")
@@ -56,7 +56,7 @@ def plan_of(options: Any, host: str | None, classes: Sequence[Any]) -> RunPlan:
         raise LoadTestError("no scenario was chosen: name one, or leave --exclude-tags out")
     scenarios = {one.__name__: _workloads(options, one, classes) for one in classes}
     arrivals = _arrivals(options, classes)
-    duration = float(options.run_time) if options.run_time else None
+    duration = float(run_time) if run_time else None
     natural = arrivals.natural_duration()
     if natural is not None:
         duration = natural if duration is None else min(duration, natural)

@@ -9,6 +9,7 @@ import gevent
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest._agent import Agent, Batch, Go
+from loadtest._answer import RequestError
 from loadtest._conductor import INTERRUPT_DRAIN_S, Conductor
 from loadtest._crew import BATCH, GO, PLAN_OPTION, READY, STOP, Crew, LocalCrew, RemoteCrew
 from loadtest._errors import LoadTestError
@@ -24,6 +25,9 @@ from loadtest._slo import parse_all
 from loadtest._workload import Workload
 
 USAGE_ERROR = 2
+DISMISS_S = 5.0
+MOST_SPAWN_RATE = 100
+"""Users per second, where ``-r`` does not say: Locust warns of more."""
 ATTRIBUTE = "loadtest_session"
 
 
@@ -70,13 +74,13 @@ class Session:
         return generator.serve(workload, conversation)
 
     def _request_ended(self, record: Record) -> None:
-        failed = record.error not in (None, ErrorKind.CANCELLED)
+        kind = None if record.error == ErrorKind.CANCELLED else record.error
         self.environment.events.request.fire(
             request_type=record.api,
             name=record.scenario,
             response_time=record.e2e * 1000,
             response_length=record.output_tokens,
-            exception=RuntimeError(f"{record.error}: {record.detail}") if failed else None,
+            exception=RequestError(kind, record.detail) if kind else None,
             context={},
         )
 
@@ -115,11 +119,15 @@ class Worker(Session):
 
 
 class Lead(Session):
-    """The master, or the only process: conducts the run and makes its result."""
+    """The master, or the only process: conducts the run and makes its result.
+
+    Raises LoadTestError for what is wrong with the flags.
+    """
 
     def __init__(self, environment: Any, default: str) -> None:
         super().__init__(environment)
-        self._default = default
+        self._run_time = environment.parsed_options.run_time
+        self._check(default)
         self.live = Live(parse_all(environment.parsed_options.slo or []))
         self.crew: Crew = (
             RemoteCrew(environment)
@@ -142,24 +150,22 @@ class Lead(Session):
             self.conductor.stop(INTERRUPT_DRAIN_S)
         self._quit()
 
-    def check(self) -> None:
-        """Find mistakes before anything starts. Raises LoadTestError."""
+    def _check(self, default: str) -> None:
+        """Find mistakes before anything starts."""
         options = self.environment.parsed_options
-        self.environment.user_classes = choose(options, self.environment.user_classes, self._default)
+        self.environment.user_classes = choose(options, self.environment.user_classes, default)
         if options.headless or options.autostart:
             self._plan()
-            # The run's clock starts with its first request, not with Locust; so its end is watched here.
-            self._run_time, options.run_time = options.run_time, None
+            # A run begins with its first request, later than Locust's clock; so its end is watched by the conductor.
+            options.run_time = None
             if options.spawn_rate is None:
-                options.spawn_rate = min(100, options.num_users or 1)
-
-    _run_time: Any = None
+                options.spawn_rate = min(MOST_SPAWN_RATE, options.num_users or 1)
 
     def _plan(self) -> RunPlan:
         options = self.environment.parsed_options
-        if self._run_time is not None:
-            options = type(options)(**{**vars(options), "run_time": self._run_time})
-        return plan_of(options, self.environment.host, self.environment.user_classes)
+        # The web UI may have set another time.
+        run_time = options.run_time or self._run_time
+        return plan_of(options, run_time, self.environment.host, self.environment.user_classes)
 
     def _start(self) -> None:
         options = self.environment.parsed_options
@@ -193,14 +199,24 @@ def _init(environment: Any, default: str) -> None:
     session: Worker | Lead
     if isinstance(environment.runner, WorkerRunner):
         session = Worker(environment)
-        setattr(environment, ATTRIBUTE, session)
     else:
         try:
             session = Lead(environment, default)
-            setattr(environment, ATTRIBUTE, session)
-            session.check()
         except LoadTestError as error:
             print(f"loadtest: {error}", file=sys.stderr)
+            _dismiss_workers(environment)
             sys.exit(USAGE_ERROR)
+    setattr(environment, ATTRIBUTE, session)
     # A KeyboardInterrupt could hit any greenlet, and lose what that one was measuring.
     gevent.signal_handler(signal.SIGINT, session.interrupt)
+
+
+def _dismiss_workers(environment: Any) -> None:
+    """Tell the children of ``--processes`` to end: left alone they wait a minute for their parent."""
+    runner, children = environment.runner, environment.parsed_options.processes
+    if not children:
+        return
+    with gevent.Timeout(DISMISS_S, False):
+        while len(runner.clients) < children:
+            gevent.sleep(0.05)
+    runner.quit()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from loadtest._errors import LoadTestError
 
@@ -60,7 +60,23 @@ class FromTrace(Part):
     distribution: Literal["trace"]
 
 
-Length = Tokens | Annotated[Normal | Lognormal | FromTrace, Field(discriminator="distribution")]
+def _kind_of_length(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return value.get("distribution", "without a distribution")
+    return getattr(value, "distribution", "fixed")
+
+
+Length = Annotated[
+    Annotated[Tokens, Tag("fixed")]
+    | Annotated[Normal, Tag("normal")]
+    | Annotated[Lognormal, Tag("lognormal")]
+    | Annotated[FromTrace, Tag("trace")],
+    Discriminator(
+        _kind_of_length,
+        custom_error_type="length",
+        custom_error_message="write a number of tokens, or distribution: normal, lognormal or trace",
+    ),
+]
 
 
 def _within(value: float, least: int, most: int) -> int:
@@ -186,7 +202,7 @@ def path_of(name: str) -> Path:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(one) for one in first["loc"] if one not in ("normal", "lognormal", "trace"))
+    key = ".".join(str(one) for one in first["loc"] if one not in ("fixed", "normal", "lognormal", "trace"))
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         nearest = difflib.get_close_matches(key, Workload.model_fields, n=1, cutoff=0)
         return f"unknown key {key!r}: did you mean {nearest[0]!r}?"
