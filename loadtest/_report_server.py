@@ -21,6 +21,7 @@ def server_charts(run: RunData, axis: TimeAxis, server: ServerSeries, spans: Seq
         _requests(run, axis, server),
         *(make(axis, server) for make in (_kv, _queue_time, _prefix_hits, _preemptions, _rejections, _replicas)),
         _tokens(run, axis, server),
+        _prompt_tokens(axis, server),
     ]
     return [replace(chart, spans=list(spans)) for chart in made if chart is not None]
 
@@ -142,26 +143,31 @@ def _replicas(axis: TimeAxis, server: ServerSeries) -> Chart | None:
 
 def _tokens(run: RunData, axis: TimeAxis, server: ServerSeries) -> Chart:
     seen = tokens(run.records)
-    traces = [Trace("output, as it arrived", "line", numbers(axis.rates(seen.t, seen.values)), "client")]
-    for name, title, colour in (
-        ("generation_tokens", "output, by the server's counter", "server"),
-        ("prompt_tokens", "prompt, by the server's counter", "prefill"),
-    ):
-        rate = server.rate(name)
-        if rate.known:
-            traces.append(Trace(title, "dashed", _means(axis, rate), colour))
+    traces = [Trace("arrived at the client", "line", numbers(axis.rates(seen.t, seen.values)), "client")]
+    counted = server.rate("generation_tokens")
+    if counted.known:
+        traces.append(Trace("by the server's counter", "dashed", _means(axis, counted), "server"))
     return Chart(
         id="tokens",
-        title="Tokens per second",
-        note="Output tokens that arrived at the client, and the increase of the server's counters per second.",
+        title="Output tokens per second",
+        note="Output tokens by the moment they arrived at the client, and the increase of the server's counter.",
         y_title="tokens/s",
         x=numbers(axis.middles),
         traces=traces,
     )
 
 
+def _prompt_tokens(axis: TimeAxis, server: ServerSeries) -> Chart | None:
+    counted = server.rate("prompt_tokens")
+    if not counted.known:
+        return None
+    note = "Increase of the server's counter: prompt tokens that were read."
+    trace = Trace("by the server's counter", "line", _means(axis, counted), "prefill")
+    return Chart("prompt-tokens", "Prompt tokens per second", note, "tokens/s", numbers(axis.middles), [trace])
+
+
 def _means(axis: TimeAxis, series: Series) -> list[float | None]:
-    return numbers(axis.means(series.t, series.values))
+    return numbers(axis.sampled(series.t, series.values))
 
 
 def server_notes(server: ServerSeries) -> Iterator[str]:

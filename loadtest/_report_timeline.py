@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from loadtest._breaches import Breach, Cause
-from loadtest._chart import Bound, Chart, Span, Trace, numbers
+from loadtest._chart import Bound, Chart, Numbers, Span, Trace, numbers
 from loadtest._report_moments import Moments, gaps, latencies, moments
 from loadtest._request import Record
 from loadtest._run_data import RunData, due
@@ -179,12 +179,11 @@ def load_charts(run: RunData, axis: TimeAxis, spans: Sequence[Span]) -> list[Cha
 
 
 def client_charts(run: RunData, axis: TimeAxis) -> list[Chart]:
-    """CPU and loop lag of the processes that generated the load: the worst process in each bin."""
+    """CPU and loop lag of the processes that generated the load: the worst process of each second."""
     if not run.health:
         return []
-    t = np.array([sample.t for sample in run.health]) - 0.5
-    cpu = axis.largest(t, np.array([sample.cpu_share for sample in run.health]))
-    lag = axis.largest(t, np.array([sample.loop_lag_s for sample in run.health]) * MS)
+    cpu = _worst(run, [sample.cpu_share for sample in run.health], axis)
+    lag = _worst(run, [sample.loop_lag_s * MS for sample in run.health], axis)
     x = numbers(axis.middles)
     return [
         Chart(
@@ -194,7 +193,7 @@ def client_charts(run: RunData, axis: TimeAxis) -> list[Chart]:
             "begins to measure itself.",
             y_title="of a core",
             x=x,
-            traces=[Trace("busiest process", "line", numbers(cpu), "client")],
+            traces=[Trace("busiest process", "line", cpu, "client")],
             share=True,
         ),
         Chart(
@@ -203,9 +202,18 @@ def client_charts(run: RunData, axis: TimeAxis) -> list[Chart]:
             note="The most by which a process's event loop woke up late: a chunk may have been stamped that much late.",
             y_title="ms",
             x=x,
-            traces=[Trace("worst process", "line", numbers(lag), "client")],
+            traces=[Trace("worst process", "line", lag, "client")],
         ),
     ]
+
+
+def _worst(run: RunData, values: Sequence[float], axis: TimeAxis) -> Numbers:
+    """The largest value of all processes in each second; the mean of the seconds in each bin."""
+    seconds: dict[int, float] = defaultdict(float)
+    for sample, value in zip(run.health, values, strict=True):
+        seconds[round(sample.t)] = max(seconds[round(sample.t)], value)
+    t = np.array(list(seconds), dtype=np.float64) - 0.5
+    return numbers(axis.sampled(t, np.array(list(seconds.values()))))
 
 
 def error_chart(run: RunData, axis: TimeAxis) -> Chart | None:

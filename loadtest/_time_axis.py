@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,6 +14,9 @@ MOST_BINS = 150
 """More would not be seen on a page, and the file's size must not grow with the run."""
 WIDTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """Seconds that a bin may be long."""
+
+LONGEST_GAP_S = 5.0
+"""Where samples are further apart than this, seconds, nothing is known in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,18 @@ class TimeAxis:
         sums = self.counts(t[known], values[known])
         mean: Array = np.divide(sums, counts, out=np.full(self.bins, np.nan), where=counts > 0)
         return mean
+
+    def sampled(self, t: Array, values: Array) -> Array:
+        """The same for something sampled about once a second: bins between two samples get what lies between them."""
+        means = self.means(t, values)
+        known = np.flatnonzero(np.isfinite(means))
+        if len(known) < 2:
+            return means
+        filled: Array = np.interp(np.arange(self.bins), known, means[known], left=np.nan, right=np.nan)
+        for before, after in pairwise(known):
+            if (after - before) * self.width > LONGEST_GAP_S:
+                filled[before + 1 : after] = np.nan
+        return filled
 
     def largest(self, t: Array, values: Array) -> Array:
         """The largest value in each bin; NaN in a bin without any."""

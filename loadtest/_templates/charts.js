@@ -94,7 +94,7 @@ const Charts = (function () {
     };
     const x = { ...axis, ticksuffix: ` ${plain(chart.x_unit)}` };
     if (chart.time && run) x.range = [...run.range];
-    if (chart.log_x) Object.assign(x, { type: "log", dtick: narrow(element) ? 1 : undefined, exponentformat: "none" });
+    if (chart.log_x) Object.assign(x, { type: "log", ticksuffix: "", ...milliseconds(traces, chart, narrow(element) ? 5 : 8) });
     const y = { ...axis, title: { ...axis.title, text: plain(chart.y_title) }, rangemode: "tozero", nticks: 6, fixedrange: true };
     if (chart.share) y.tickformat = ".0%";
     const top = highest(chart, traces);
@@ -110,6 +110,22 @@ const Charts = (function () {
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", shapes: shapes(chart, run), annotations: annotations(chart),
       separators: ".\u2009",
     };
+  }
+
+  // Ticks of a logarithmic axis in milliseconds: at 1, 2 and 5 of each decade, or only at 1 where those are too many.
+  function milliseconds(traces, chart, most) {
+    const values = [...traces.flatMap((trace) => trace.x), ...chart.bounds.map((bound) => bound.at)];
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const ticks = (steps) => {
+      const found = [];
+      for (let power = -3; power < 8; power++) {
+        for (const step of steps) found.push(Number((step * 10 ** power).toPrecision(2)));
+      }
+      return found.filter((tick) => tick >= low / 1.05 && tick <= high * 1.05);
+    };
+    const fitting = [[1, 1.5, 2, 3, 4, 5, 6, 8], [1, 2, 5], [1, 3], [1]].map(ticks);
+    const tickvals = fitting.find((found) => found.length <= most) || fitting.at(-1);
+    return { tickvals, ticktext: tickvals.map((tick) => (tick >= 1000 ? `${tick / 1000} s` : `${tick} ms`)) };
   }
 
   // Where the y axis ends; null: where Plotly ends it. A bound far above the values would flatten them, and is left out.

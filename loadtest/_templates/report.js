@@ -33,8 +33,8 @@
   for (const plot of timed) {
     plot.element.on("plotly_relayout", (change) => {
       if (following) return;
-      const range = change["xaxis.autorange"] ? run.range : [change["xaxis.range[0]"], change["xaxis.range[1]"]];
-      if (range[0] === undefined) return;
+      if (!Object.keys(change).some((key) => key.startsWith("xaxis."))) return;
+      const range = change["xaxis.autorange"] ? run.range : plot.element.layout.xaxis.range;
       following = true;
       Promise.all(timed.map((other) => Plotly.relayout(other.element, { "xaxis.range": [...range] }))).finally(() => { following = false; });
     });

@@ -72,7 +72,7 @@ def test_inter_token_latencies_lie_where_the_tokens_arrived() -> None:
     page = page_of(run)
     # 1.0 s before a chunk of two tokens that came at 2.0 s, then half a second before one of a single token.
     assert trace(page, "itl", "median") == [None] * 4 + [500.0, 500.0] + [None] * 2
-    assert trace(page, "tokens", "output, as it arrived") == [0.0, 0.0, 2.0, 0.0, 4.0, 2.0, 0.0, 0.0]
+    assert trace(page, "tokens", "arrived at the client") == [0.0, 0.0, 2.0, 0.0, 4.0, 2.0, 0.0, 0.0]
 
 
 def test_arrivals_are_counted_per_second_as_due_sent_and_completed() -> None:
