@@ -33,6 +33,9 @@ SUSPECT_CPU, INVALID_CPU = 0.80, 0.95
 SUSPECT_LOOP_MS, INVALID_LOOP_MS = 25.0, 100.0
 """The loop's worst lateness in the worst 5 % of seconds. A chunk is stamped that much late at worst: 25 ms is one token
 at 40 tokens/s, 100 ms is a noticeable part of any TTFT."""
+MERGED = 0.05
+"""Share of the chunks that were read together with the one before. Of such a pair only one moment is known, so that the
+gap between them is lost; with a late loop it is the client that made the pair."""
 TOKEN_MISMATCH = 0.02
 """Share of output tokens that no chunk accounts for (or that chunks invent): each makes an ITL too long (or short)."""
 PROMPT_TOLERANCE, PROMPT_MISMATCH = 0.05, 0.01
@@ -128,11 +131,19 @@ def _cpu(evidence: Evidence) -> list[Reason]:
 
 def _loop(evidence: Evidence) -> list[Reason]:
     lag = evidence.client.loop_lag_p95_ms
+    merged = _merged(evidence.measured)
+    too_late = SUSPECT_LOOP_MS if merged > MERGED else INVALID_LOOP_MS
+    loss = f", {merged:.0%} of the chunks were read together with the one before" if merged > MERGED else ""
     text = (
-        f"the client's event loop ran {lag or 0:.0f} ms late (limit {SUSPECT_LOOP_MS:g}), which latencies contain: "
-        "use more --processes, or a machine that the server does not share"
+        f"the client's event loop ran {lag or 0:.0f} ms late (limit {SUSPECT_LOOP_MS:g}), which latencies contain"
+        f"{loss}: use more --processes, or a machine that the server does not share"
     )
-    return _graded("loop", lag, SUSPECT_LOOP_MS, INVALID_LOOP_MS, text)
+    return _graded("loop", lag, SUSPECT_LOOP_MS, too_late, text)
+
+
+def _merged(records: Sequence[Record]) -> float:
+    gaps = sum(len(record.gaps) for record in records)
+    return sum(gap == 0 for record in records for gap, _ in record.gaps) / gaps if gaps else 0.0
 
 
 def _tokens(evidence: Evidence) -> list[Reason]:

@@ -130,6 +130,19 @@ def test_a_late_event_loop_is_the_only_reason(lag: float, expected: str | None) 
     assert reasons(with_health(lag=lag)) == ([(expected, "loop", text)] if expected else [])
 
 
+@pytest.mark.parametrize(("lag", "expected"), [(0.025, None), (0.026, "INVALID")])
+def test_a_late_loop_that_read_chunks_together_lost_their_times(lag: float, expected: str | None) -> None:
+    # One gap of ten is lost. A server that sends two chunks at once to a punctual client does no harm.
+    gaps = [(0.02, 1)] * 8 + [(0.04, 1), (0.0, 1)]
+    run = every_100_ms(lambda _, sent: record(sent=sent, gaps=gaps))
+    run.health = health_of(run, lag=lag)
+    text = (
+        "the client's event loop ran 26 ms late (limit 25), which latencies contain, 10% of the chunks were read "
+        "together with the one before: use more --processes, or a machine that the server does not share"
+    )
+    assert reasons(run) == ([(expected, "loop", text)] if expected else [])
+
+
 def test_one_busy_second_in_fifty_is_no_reason() -> None:
     run = with_health()
     run.health[20].cpu_share = run.health[21].cpu_share = 1.0
