@@ -23,8 +23,8 @@ SUSPECT_RATE, INVALID_RATE = 0.05, 0.20
 queue as load / (1 − load): at 80 % load, 5 % fewer requests wait 21 % less, and 20 % fewer wait 56 % less."""
 SIGMAS = 3.0
 """What random arrivals do by themselves is not held against them up to three standard deviations."""
-REGULAR = ("constant", "trace")
-"""Arrivals without chance."""
+RANDOM = ("poisson", "gamma")
+"""Arrivals with chance in them; the others are as they were scheduled."""
 SUSPECT_LAG_MS, INVALID_LAG_MS = 10.0, 100.0
 """Dispatch lag p99. 10 ms is the promise for 400 arrivals/s; 100 ms is a delay that people notice (Miller, 1968)."""
 SUSPECT_CPU, INVALID_CPU = 0.80, 0.95
@@ -98,7 +98,7 @@ def _rate(evidence: Evidence) -> list[Reason]:
 
 def _rate_noise(run: RunData, requested: float) -> float:
     """Relative standard deviation of the number of arrivals: with gamma arrivals its variance is n / burstiness."""
-    if run.arrivals.get("kind") in REGULAR:
+    if run.arrivals.get("kind") not in RANDOM:
         return 0.0
     return 1 / math.sqrt(requested * run.window_s * float(run.arrivals.get("burstiness") or 1))
 

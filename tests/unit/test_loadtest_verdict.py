@@ -86,6 +86,7 @@ def test_a_rate_that_was_not_achieved_is_the_only_reason(requested: float, level
         ({"kind": "gamma", "burstiness": 0.25}, True),
         ({"kind": "gamma", "burstiness": 25.0}, False),
         ({"kind": "trace"}, False),
+        ({"kind": "ramp"}, False),
         ({"kind": "constant"}, False),
     ],
 )
