@@ -25,9 +25,12 @@ USAGE_ERROR, UNTRUSTED = 2, 3
 
 
 class Conductor:
-    """One run after the other. ``ended`` is called with the exit code when the result is written."""
+    """One run after the other. ``ended`` is called with the exit code when the result is written.
 
-    def __init__(self, crew: Crew, live: Live, ended: Callable[[int], None]) -> None:
+    ``live`` takes in every record as it comes; None where nobody watches, because that costs the load time.
+    """
+
+    def __init__(self, crew: Crew, live: Live | None, ended: Callable[[int], None]) -> None:
         self.collector: Collector | None = None
         self.scraper: Scraper | None = None
         self._crew = crew
@@ -66,7 +69,8 @@ class Conductor:
         self._job.join()
 
     def _observe(self, record: Any) -> None:
-        self._live.observe(record.shifted(self._live.origin))
+        if self._live is not None:
+            self._live.observe(record.shifted(self._live.origin))
 
     def _conduct(self, plan: RunPlan, collector: Collector, objectives: Sequence[str], report: str | None) -> None:
         try:
@@ -77,8 +81,9 @@ class Conductor:
             return
         collector.started_wall = started_wall
         start = time.perf_counter() + (started_wall - time.time())
-        self._live.reset()
-        self._live.origin = start
+        if self._live is not None:
+            self._live.reset()
+            self._live.origin = start
         scraper = self.scraper
         assert scraper is not None
         scraper.start()

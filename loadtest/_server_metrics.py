@@ -1,7 +1,7 @@
 """What a server says of itself on its Prometheus page, as one flat sample for each replica that is seen."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -81,8 +81,3 @@ def _short(name: str) -> str | None:
 
 def _joined(name: str, values: Sequence[float]) -> float:
     return sum(values) / len(values) if name in MEANS else sum(values)
-
-
-def missing(samples: Iterable[Sample]) -> bool:
-    """Whether no sample holds anything of the server."""
-    return all("error" in sample for sample in samples)

@@ -66,10 +66,6 @@ class Scraper:
         """Every sample so far, ``t`` in seconds since ``start``, a ``perf_counter`` time."""
         return [{**sample, "t": round(sample["t"] - start, 3)} for samples in self._rounds for sample in samples]
 
-    def latest(self) -> list[Sample]:
-        """The samples of the last round, ``t`` as ``perf_counter`` gave it."""
-        return self._rounds[-1] if self._rounds else []
-
     def _run(self) -> None:
         due = time.perf_counter()
         while not self._stop.is_set():

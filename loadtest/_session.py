@@ -134,7 +134,7 @@ class Lead(Session):
             if isinstance(environment.runner, MasterRunner)
             else LocalCrew(self.agent, self.api_key)
         )
-        self.conductor = Conductor(self.crew, self.live, self._ended)
+        self.conductor = Conductor(self.crew, self.live if environment.web_ui else None, self._ended)
         environment.events.test_start.add_listener(lambda **_: self._start())
         environment.events.test_stopping.add_listener(lambda **_: self.conductor.stop())
         environment.events.quitting.add_listener(lambda **_: self.conductor.stop(INTERRUPT_DRAIN_S))
