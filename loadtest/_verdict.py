@@ -36,6 +36,8 @@ at 40 tokens/s, 100 ms is a noticeable part of any TTFT."""
 MERGED = 0.05
 """Share of the chunks that were read together with the one before. Of such a pair only one moment is known, so that the
 gap between them is lost; with a late loop it is the client that made the pair."""
+SILENT_S = 5.0
+"""Processes report once a second. Five seconds without a word are no delay any more."""
 TOKEN_MISMATCH = 0.02
 """Share of output tokens that no chunk accounts for (or that chunks invent): each makes an ITL too long (or short)."""
 PROMPT_TOLERANCE, PROMPT_MISMATCH = 0.05, 0.01
@@ -113,14 +115,19 @@ def _lag(evidence: Evidence) -> list[Reason]:
 
 def _health(evidence: Evidence) -> list[Reason]:
     run = evidence.run
-    heard = len({sample.worker for sample in run.measured_health()})
-    if heard >= run.processes:
-        return []
-    text = (
-        f"only {heard} of {run.processes} client processes said how they fared: whether the others kept up is unknown, "
-        "and requests of theirs may be missing"
-    )
-    return [Reason(level="SUSPECT", check="health", text=text)]
+    last = {sample.worker: sample.t for sample in sorted(run.measured_health(), key=lambda one: one.t)}
+    reasons = []
+    if len(last) < run.processes:
+        text = (
+            f"only {len(last)} of {run.processes} client processes said how they fared: whether the others kept up is "
+            "unknown, and requests of theirs may be missing"
+        )
+        reasons.append(Reason(level="SUSPECT", check="health", text=text))
+    for worker, t in sorted(last.items()):
+        if t < run.window[1] - SILENT_S:
+            text = f"client process {worker} fell silent after {t:.0f} s: its share of the load is missing from then on"
+            reasons.append(Reason(level="SUSPECT", check="health", text=text))
+    return reasons
 
 
 def _cpu(evidence: Evidence) -> list[Reason]:

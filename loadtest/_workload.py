@@ -62,8 +62,10 @@ class FromTrace(Part):
 
 def _kind_of_length(value: Any) -> str | None:
     if isinstance(value, dict):
-        return value.get("distribution", "without a distribution")
-    return getattr(value, "distribution", "fixed")
+        found: str = value.get("distribution", "without a distribution")
+        return found
+    kind: str = getattr(value, "distribution", "fixed")
+    return kind
 
 
 Length = Annotated[
@@ -113,7 +115,7 @@ class Workload(Part):
     prompt_tokens: Length = 256
     output_tokens: Length = 128
     ignore_eos: bool = Field(default=True, description="let the server generate exactly output_tokens, where it can")
-    system: str | None = Field(default=None, description="system message; its tokens come on top")
+    system: str | None = Field(default=None, description="system message; its tokens are part of prompt_tokens")
     prompts: list[str] | None = Field(default=None, min_length=1, description="texts in turn, as they are")
     shared_prefix: SharedPrefix | None = None
     turns: int = Field(default=1, ge=1, le=1000, description="of a chat; each turn sends the history before it")

@@ -1,6 +1,7 @@
 """Runs ``locust -f loadtest/`` as its user does: a process of its own, with an exit code and a report."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def command(host: str, *flags: str) -> list[str]:
-    """A headless run against a server."""
+    """A headless run against a server; several processes meet on a port of their own."""
+    if "--processes" in flags:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        flags = (*flags, "--master-port", port, "--master-bind-port", port, "--master-bind-host", "127.0.0.1")
     locust = [sys.executable, "-m", "locust", "-f", f"{ROOT / 'loadtest'}", "--headless", "--only-summary"]
     return [*locust, "--host", host, *flags]
 

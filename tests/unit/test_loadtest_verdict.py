@@ -158,6 +158,13 @@ def test_what_the_client_did_outside_the_window_is_no_reason() -> None:
     assert verdict(run).level == "VALID"
 
 
+def test_a_process_that_falls_silent_in_the_middle_of_the_window_is_named() -> None:
+    run = with_health()
+    run.health = [sample for sample in run.health if sample.t <= 30]
+    text = "client process 0 fell silent after 30 s: its share of the load is missing from then on"
+    assert ("SUSPECT", "health", text) in reasons(run)
+
+
 def test_a_process_that_never_said_how_it_fared_is_the_only_reason() -> None:
     text = (
         "only 1 of 2 client processes said how they fared: whether the others kept up is unknown, "
