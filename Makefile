@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(DEVICE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-unit test-live lint format bench rehearse docs lock clean
+.PHONY: help setup serve test test-unit test-browser test-live lint format bench rehearse docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,12 +22,16 @@ $(STAMP): requirements/$(DEVICE).txt requirements/dev.txt
 serve: setup ## Serve the demo model on PORT (default 8000); FLAGS= adds serve.py's flags
 	@$(BIN)/python serve.py --port $(PORT) $(FLAGS)
 
-test: setup ## Every test: fast ones first, then live ones with the real engine
+test: setup ## Every test: fast ones first, then pages in Chromium, then live ones with the real engine
 	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/browser
 	$(BIN)/python -m pytest tests/live -m "live and not rehearsal"
 
 test-unit: setup ## Fast tests only
 	$(BIN)/python -m pytest tests/unit
+
+test-browser: setup ## The load test's pages in Chromium only (Debian: chromium, chromium-driver)
+	$(BIN)/python -m pytest tests/browser
 
 test-live: setup ## Tests with the real engine only
 	$(BIN)/python -m pytest tests/live -m "live and not rehearsal"
@@ -51,6 +55,7 @@ rehearse: setup ## Rehearse the full-size Mistral 7B with random weights (19 GB 
 
 docs: setup ## Generate the reference pages
 	$(BIN)/python -m deploy.reference
+	$(BIN)/python -m loadtest._reference
 	scripts/licences.sh
 
 lock: ## Resolve requirements/*.in into pinned sets

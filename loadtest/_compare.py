@@ -105,16 +105,17 @@ def show(
     found: Sequence[Change], a: Sequence[RunData], b: Sequence[RunData], tolerance: float, console: Console
 ) -> None:
     """Print the table and the outcome."""
-    table = Table(title=f"A: {_runs(a)}, B: {_runs(b)}", caption_justify="left")
+    table = Table(title=f"A: {_runs(a)}, B: {_runs(b)}")
     table.add_column("metric")
     for name in ("A", "B", "change", "interval", ""):
         table.add_column(name, justify="right")
     for change in found:
         word = change.judged(tolerance)
         table.add_row(*_cells(change), f"[{COLOURS[word]}]{word}[/]")
-    if min(len(a), len(b)) < 2:
-        table.caption = "One run on a side: how runs differ from each other is not in the intervals; repeat them."
     console.print(table)
+    if min(len(a), len(b)) < 2:
+        text = "One run on a side: how runs differ from each other is not in the intervals; repeat them."
+        console.print(text, soft_wrap=True)
     worse = [change.metric for change in found if change.judged(tolerance) == "worse"]
     console.print(f"B is worse: {', '.join(worse)}." if worse else "B is no worse.", highlight=False)
 

@@ -1,6 +1,5 @@
-"""A run's directory: ``summary.json``, ``requests.csv``, ``health.csv`` and ``run.json``, written and read back."""
+"""A run's directory: ``summary.json``, the tables, ``run.json`` and ``report.html``; written, and read back."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from loadtest._errors import LoadTestError
 from loadtest._print import show
+from loadtest._report import write_report
 from loadtest._run_data import RunData
 from loadtest._schema import SCHEMA_VERSION, Summary
 from loadtest._slo import parse_all
@@ -53,15 +53,7 @@ def write(run: RunData, summary: Summary, directory: Path) -> None:
     (directory / RUN).write_text(text + "\n", encoding="utf-8")
     # Last: whoever waits for a run looks for the summary.
     (directory / SUMMARY).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    write_html(run, summary, directory)
-
-
-def write_html(run: RunData, summary: Summary, directory: Path) -> bool:
-    """Write ``report.html`` where the module that draws it is installed; returns whether it is."""
-    if importlib.util.find_spec("loadtest._report") is None:
-        return False
-    importlib.import_module("loadtest._report").write(run, summary, directory)
-    return True
+    write_report(run, summary, directory)
 
 
 def load(directory: Path) -> RunData:

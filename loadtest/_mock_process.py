@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from loadtest._errors import LoadTestError
+
 ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the package."""
 
 
-class MockServerError(Exception):
+class MockServerError(LoadTestError):
     """The mock server did not start."""
 
 
@@ -26,7 +28,7 @@ def mock_server(*flags: str) -> Iterator[str]:
             assert process.stdout is not None
             url = process.stdout.readline().strip()
             if not url:
-                raise MockServerError("The mock server did not start; its own message says why.")
+                raise MockServerError("the mock server did not start: its own message says why")
             yield url
         finally:
             process.terminate()

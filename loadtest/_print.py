@@ -63,7 +63,8 @@ def amount(value: float | None) -> str:
     """A number with three digits or more; a dash where there is none."""
     if value is None:
         return "–"
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    # Of the rounded value: 99.99 is 100, not 100.0.
+    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:.{digits}f}"
 
 

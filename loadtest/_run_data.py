@@ -74,6 +74,11 @@ class RunData:
         start, end = self.window
         return [record for record in self.records if start <= due(record) <= end]
 
+    def measured_health(self) -> list[HealthSample]:
+        """The samples of the seconds that ended in the measured window."""
+        start, end = self.window
+        return [sample for sample in self.health if start < sample.t <= end]
+
 
 def due(record: Record) -> float:
     """When a request was to be sent; in a closed loop, when it was."""

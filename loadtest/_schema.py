@@ -13,6 +13,7 @@ Check = Literal[
     "server",
     "rate",
     "lag",
+    "health",
     "cpu",
     "loop",
     "tokens",

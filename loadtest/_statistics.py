@@ -139,10 +139,11 @@ def little_residual(in_flight: float, rate: float, latency_s: float) -> float:
     return _ratio(in_flight - expected, expected)
 
 
-def little_noise(in_flight: float, latency_s: float, window_s: float) -> float:
-    """Standard error of L − λW in a steady state, as a number of requests: √(2L) × W / T.
+def little_noise(rate: float, latencies_s: Array, window_s: float) -> float:
+    """Standard error of L − λW in a steady state, as a number of requests: √(2 λ E[W³] / 3) / T.
 
     Over one window the two differ only by what hangs over its edges: the rest of the requests in flight at the start,
-    less the rest of those in flight at the end. Each edge cuts about L requests, each with about W left.
+    less the rest of those in flight at the end. With Poisson arrivals their number at an edge is Poisson with mean λW,
+    and the rest of each has the second moment E[W³] / 3E[W] (the equilibrium residual life of renewal theory).
     """
-    return math.sqrt(2 * in_flight) * latency_s / window_s
+    return math.sqrt(2 * rate * float(np.mean(latencies_s**3)) / 3) / window_s

@@ -94,19 +94,15 @@ def _load(run: RunData, measured: Sequence[Record]) -> Load:
 
 
 def _sampled_in_flight(run: RunData) -> float | None:
-    start, end = run.window
-    workers = {sample.worker for sample in run.health}
-    if not workers:
-        return None
+    health = run.measured_health()
     counts = [
-        [one.in_flight for one in run.health if one.worker == worker and start <= one.t <= end] for worker in workers
+        [one.in_flight for one in health if one.worker == worker] for worker in {one.worker for one in run.health}
     ]
-    return sum(sum(each) / len(each) for each in counts) if all(counts) else None
+    return sum(sum(each) / len(each) for each in counts) if counts and all(counts) else None
 
 
 def _client(run: RunData) -> Client:
-    start, end = run.window
-    health = [sample for sample in run.health if start <= sample.t <= end]
+    health = run.measured_health()
     if not health:
         return Client(samples=0, cpu_p95=None, cpu_max=None, loop_lag_p95_ms=None, loop_lag_max_ms=None)
     cpu = np.array([sample.cpu_share for sample in health])

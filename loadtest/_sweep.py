@@ -127,7 +127,8 @@ def line(trial: Trial) -> str:
 
 def conclusion(sweep: Sweep) -> list[str]:
     """The outcome in sentences."""
-    ended = f"Ended after {len(sweep.trials)} trials and {sweep.seconds:.0f} s: {ENDED[sweep.ended_by]}."
+    trials = "1 trial" if len(sweep.trials) == 1 else f"{len(sweep.trials)} trials"
+    ended = f"Ended after {trials} and {sweep.seconds:.0f} s: {ENDED[sweep.ended_by]}."
     if sweep.sustainable is None:
         text = "Not sustainable at any tested rate." if sweep.binding else "No rate could be tested."
         return [f"[bold]{text}[/]", *_limit(sweep), ended]

@@ -14,6 +14,7 @@ from loadtest._request import Record
 from loadtest._run_data import RunData, due
 from loadtest._samples import cut_by_server
 from loadtest._schema import Check, Client, Figures, Level, Load, Reason, Verdict
+from loadtest._server_series import ServerSeries
 from loadtest._slo import QUANTILES, Objective
 from loadtest._statistics import enough_samples, little_noise, samples_needed
 
@@ -22,6 +23,8 @@ SUSPECT_RATE, INVALID_RATE = 0.05, 0.20
 queue as load / (1 − load): at 80 % load, 5 % fewer requests wait 21 % less, and 20 % fewer wait 56 % less."""
 SIGMAS = 3.0
 """What random arrivals do by themselves is not held against them up to three standard deviations."""
+RANDOM = ("poisson", "gamma")
+"""Arrivals with chance in them; the others are as they were scheduled."""
 SUSPECT_LAG_MS, INVALID_LAG_MS = 10.0, 100.0
 """Dispatch lag p99. 10 ms is the promise for 400 arrivals/s; 100 ms is a delay that people notice (Miller, 1968)."""
 SUSPECT_CPU, INVALID_CPU = 0.80, 0.95
@@ -30,6 +33,11 @@ SUSPECT_CPU, INVALID_CPU = 0.80, 0.95
 SUSPECT_LOOP_MS, INVALID_LOOP_MS = 25.0, 100.0
 """The loop's worst lateness in the worst 5 % of seconds. A chunk is stamped that much late at worst: 25 ms is one token
 at 40 tokens/s, 100 ms is a noticeable part of any TTFT."""
+MERGED = 0.05
+"""Share of the chunks that were read together with the one before. Of such a pair only one moment is known, so that the
+gap between them is lost; with a late loop it is the client that made the pair."""
+SILENT_S = 5.0
+"""Processes report once a second. Five seconds without a word are no delay any more."""
 TOKEN_MISMATCH = 0.02
 """Share of output tokens that no chunk accounts for (or that chunks invent): each makes an ITL too long (or short)."""
 PROMPT_TOLERANCE, PROMPT_MISMATCH = 0.05, 0.01
@@ -83,13 +91,18 @@ def _rate(evidence: Evidence) -> list[Reason]:
     requested, achieved = evidence.load.requested_rate, evidence.load.achieved_rate
     if not requested or achieved is None:
         return []
-    # The number of gamma arrivals with burstiness b (1: Poisson) has the variance n / b.
-    expected = requested * evidence.run.window_s * float(evidence.run.arrivals.get("burstiness") or 1)
     miss = abs(achieved / requested - 1)
-    if miss <= SIGMAS / math.sqrt(expected):
+    if miss <= SIGMAS * _rate_noise(evidence.run, requested):
         return []
     text = f"{achieved:.2f} requests/s were sent where {requested:.2f} were asked for ({miss:.0%} off)"
     return _graded("rate", miss, SUSPECT_RATE, INVALID_RATE, f"{text}: use more --processes or a lower --rate")
+
+
+def _rate_noise(run: RunData, requested: float) -> float:
+    """Relative standard deviation of the number of arrivals: with gamma arrivals its variance is n / burstiness."""
+    if run.arrivals.get("kind") not in RANDOM:
+        return 0.0
+    return 1 / math.sqrt(requested * run.window_s * float(run.arrivals.get("burstiness") or 1))
 
 
 def _lag(evidence: Evidence) -> list[Reason]:
@@ -100,6 +113,23 @@ def _lag(evidence: Evidence) -> list[Reason]:
     return _graded("lag", lag, SUSPECT_LAG_MS, INVALID_LAG_MS, text)
 
 
+def _health(evidence: Evidence) -> list[Reason]:
+    run = evidence.run
+    last = {sample.worker: sample.t for sample in sorted(run.measured_health(), key=lambda one: one.t)}
+    reasons = []
+    if len(last) < run.processes:
+        text = (
+            f"only {len(last)} of {run.processes} client processes said how they fared: whether the others kept up is "
+            "unknown, and requests of theirs may be missing"
+        )
+        reasons.append(Reason(level="SUSPECT", check="health", text=text))
+    for worker, t in sorted(last.items()):
+        if t < run.window[1] - SILENT_S:
+            text = f"client process {worker} fell silent after {t:.0f} s: its share of the load is missing from then on"
+            reasons.append(Reason(level="SUSPECT", check="health", text=text))
+    return reasons
+
+
 def _cpu(evidence: Evidence) -> list[Reason]:
     cpu = evidence.client.cpu_p95
     text = f"a client process used {cpu or 0:.0%} of a core (limit {SUSPECT_CPU:.0%}): use more --processes"
@@ -108,11 +138,19 @@ def _cpu(evidence: Evidence) -> list[Reason]:
 
 def _loop(evidence: Evidence) -> list[Reason]:
     lag = evidence.client.loop_lag_p95_ms
+    merged = _merged(evidence.measured)
+    too_late = SUSPECT_LOOP_MS if merged > MERGED else INVALID_LOOP_MS
+    loss = f", {merged:.0%} of the chunks were read together with the one before" if merged > MERGED else ""
     text = (
-        f"the client's event loop ran {lag or 0:.0f} ms late (limit {SUSPECT_LOOP_MS:g}), which latencies contain: "
-        "use more --processes, or a machine that the server does not share"
+        f"the client's event loop ran {lag or 0:.0f} ms late (limit {SUSPECT_LOOP_MS:g}), which latencies contain"
+        f"{loss}: use more --processes, or a machine that the server does not share"
     )
-    return _graded("loop", lag, SUSPECT_LOOP_MS, INVALID_LOOP_MS, text)
+    return _graded("loop", lag, SUSPECT_LOOP_MS, too_late, text)
+
+
+def _merged(records: Sequence[Record]) -> float:
+    gaps = sum(len(record.gaps) for record in records)
+    return sum(gap == 0 for record in records for gap, _ in record.gaps) / gaps if gaps else 0.0
 
 
 def _tokens(evidence: Evidence) -> list[Reason]:
@@ -143,14 +181,10 @@ def _prompts(evidence: Evidence) -> list[Reason]:
 
 
 def _prefix_hits(evidence: Evidence) -> list[Reason]:
-    known = [one for one in evidence.measured if one.cached_tokens is not None and one.prompt_tokens]
-    middle = sum(evidence.run.window) / 2
-    halves = [[one for one in known if due(one) < middle], [one for one in known if due(one) >= middle]]
-    if min(len(half) for half in halves) < HIT_REQUESTS:
+    rates = _hit_rates_of_requests(evidence) or _hit_rates_of_server(evidence.run)
+    if rates is None:
         return []
-    first, second = (
-        sum(one.cached_tokens or 0 for one in half) / sum(one.prompt_tokens or 0 for one in half) for half in halves
-    )
+    first, second = rates
     text = (
         f"the prefix-hit rate went from {first:.0%} in the first half of the window to {second:.0%} in the second: "
         "lengthen --warmup, or use a new --nonce"
@@ -158,12 +192,37 @@ def _prefix_hits(evidence: Evidence) -> list[Reason]:
     return _graded("prefix_hits", abs(second - first), HIT_DRIFT, math.inf, text)
 
 
+def _hit_rates_of_requests(evidence: Evidence) -> tuple[float, float] | None:
+    known = [one for one in evidence.measured if one.cached_tokens is not None and one.prompt_tokens]
+    middle = sum(evidence.run.window) / 2
+    halves = [[one for one in known if due(one) < middle], [one for one in known if due(one) >= middle]]
+    if min(len(half) for half in halves) < HIT_REQUESTS:
+        return None
+    first, second = (
+        sum(one.cached_tokens or 0 for one in half) / sum(one.prompt_tokens or 0 for one in half) for half in halves
+    )
+    return first, second
+
+
+def _hit_rates_of_server(run: RunData) -> tuple[float, float] | None:
+    """By the server's counters, where its answers do not say how much of a prompt was cached."""
+    (start, end), server = run.window, ServerSeries(run.server)
+    middle = (start + end) / 2
+    rates = []
+    for half in ((start, middle), (middle, end)):
+        hits, queries = server.increase("prefix_hits", half), server.increase("prefix_queries", half)
+        if hits is None or not queries:
+            return None
+        rates.append(hits / queries)
+    return rates[0], rates[1]
+
+
 def _steady_state(evidence: Evidence) -> list[Reason]:
     load = evidence.load
     if load.in_flight is None or not load.little or not load.achieved_rate:
         return []
-    latency = load.little / load.achieved_rate
-    allowed = SIGMAS * little_noise(max(load.in_flight, load.little), latency, evidence.run.window_s)
+    latencies = np.array([record.e2e for record in evidence.measured])
+    allowed = SIGMAS * little_noise(load.achieved_rate, latencies, evidence.run.window_s)
     if abs(load.in_flight - load.little) <= max(RESIDUAL * load.little, RESIDUAL_REQUESTS, allowed):
         return []
     text = (
@@ -209,6 +268,7 @@ CHECKS: tuple[Callable[[Evidence], list[Reason]], ...] = (
     _server,
     _rate,
     _lag,
+    _health,
     _cpu,
     _loop,
     _tokens,

@@ -8,6 +8,7 @@ from pathlib import Path
 from deploy.errors import ServeError
 from tests.bench import gateway, overload
 from tests.bench.curves import picture
+from tests.bench.generators import command as generators
 from tests.bench.machine import describe_machine, now, versions
 from tests.bench.report import render
 from tests.bench.results import Bench, Record, Repeat
@@ -26,7 +27,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Measure mistral-serve, bare vLLM and transformers in one run on this machine: docs/benchmarks.md",
+        description="Measure mistral-serve, bare vLLM and transformers in one run on this machine: docs/benchmarks.md. "
+        "The first word `loadtest` compares load generators instead: see its own --help.",
     )
     parser.add_argument(
         "part",
@@ -51,6 +53,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     """Returns 0 when everything was measured, whatever the figures, otherwise 1, 2 or 130."""
+    if argv[:1] == ["loadtest"]:
+        return generators.main(argv[1:])
     options = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

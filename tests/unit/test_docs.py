@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
 from deploy import cli, metrics
+from loadtest import __main__ as loadtest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -20,6 +21,7 @@ DRY_RUN = "planned here"
 HELP = "printed here"
 LIVE = "run by tests/live or by make test itself"
 PLANNED_INSTEAD = "starts a server: its flags are planned here, serving them is what tests/live does"
+LOADTEST = "parsed here; run here where the page shows what it prints"
 ELSEWHERE = "needs a GPU, another machine, or minutes: not run by a test"
 
 RULES = [
@@ -36,6 +38,8 @@ RULES = [
     (r"(\.venv/bin/)?python -m deploy\.keys .*", "run by test_keys_command.py"),
     (r"(\.venv/bin/)?python -m deploy\.usage .*", "run by test_usage_command.py"),
     (r"(\.venv/bin/)?python -m tests\.bench.*", ELSEWHERE),
+    (r"\.venv/bin/locust -f loadtest/ .*", "run by test_loadtest_run.py and by tests/live"),
+    (r"\.venv/bin/python -m loadtest .*", LOADTEST),
 ]
 
 
@@ -72,6 +76,31 @@ def test_a_documented_command_plans_what_it_would_serve(command: str, capsys: py
     flags = [flag for flag in flags_of(command) if flag != "--dry-run"]
     assert cli.main([*flags, "--dry-run"]) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.startswith("model:\n")
+
+
+def loadtest_commands() -> list[tuple[list[str], list[str]]]:
+    """The words of every documented verb of the load test, and the lines that the page shows below it."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, *output = part.splitlines()
+                if rule_of(command) == LOADTEST:
+                    found.append((shlex.split(command)[3:], output))
+    return found
+
+
+@pytest.mark.parametrize(("words", "output"), loadtest_commands())
+def test_a_documented_verb_of_the_load_test_is_one_and_prints_what_the_page_shows(
+    words: list[str], output: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verb = loadtest.VERBS[words[0]]
+    _, rest = loadtest._parser(words[0]).parse_known_args(words)
+    assert verb.passes_on or not rest
+    if output:
+        monkeypatch.chdir(ROOT)
+        assert loadtest.main(words) == 0
+        assert capsys.readouterr().out.splitlines()[: len(output)] == output
 
 
 def links() -> list[tuple[str, str]]:

@@ -1,0 +1,42 @@
+"""Runs ``locust -f loadtest/`` as its user does: a process of its own, with an exit code and a report."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from loadtest._files import load, load_summary
+from loadtest._run_data import RunData
+from loadtest._schema import Summary
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(host: str, *flags: str) -> list[str]:
+    """A headless run against a server; several processes meet on a port of their own."""
+    if "--processes" in flags:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        flags = (*flags, "--master-port", port, "--master-bind-port", port, "--master-bind-host", "127.0.0.1")
+    locust = [sys.executable, "-m", "locust", "-f", f"{ROOT / 'loadtest'}", "--headless", "--only-summary"]
+    return [*locust, "--host", host, *flags]
+
+
+def locust(host: str, *flags: str, timeout_s: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end."""
+    return subprocess.run(
+        command(host, *flags),
+        cwd=ROOT.parent,
+        env=os.environ | {"OPENAI_API_KEY": ""} | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def reported(directory: Path) -> tuple[RunData, Summary]:
+    """What a run wrote."""
+    return load(directory), load_summary(directory)

@@ -1,0 +1,129 @@
+"""Prevents: a comparison of load generators whose errors, CPU times or ratios are not what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bench.errors import BenchError
+from tests.bench.generators import measuring
+from tests.bench.generators.command import Comparison, times_ours
+from tests.bench.generators.environments import PINS
+from tests.bench.generators.measuring import Figures, Load, measure, sent_by_mock
+from tests.bench.generators.tools import OWN, TOOLS, Job, Reported
+
+BY_NAME = {tool.name: tool for tool in TOOLS}
+
+
+def test_what_was_sent_is_what_a_client_without_error_reports() -> None:
+    truth = {
+        "a": {"received": 1.0, "times": [1.1, 1.12, 1.14], "complete": True},
+        "b": {"received": 1.0, "times": [1.2, 1.24], "complete": True},
+    }
+    chunks, sent = sent_by_mock(truth)
+    assert chunks == 5
+    assert [sent.ttft_mean, sent.ttft_p99, sent.gap_mean, sent.gap_p99] == pytest.approx([150, 199, 80 / 3, 39.6])
+
+
+@pytest.mark.parametrize("truth", [{}, {"a": {"received": 1.0, "times": [1.1], "complete": False}}])
+def test_a_load_that_was_not_done_is_no_measurement(truth: dict[str, object]) -> None:
+    with pytest.raises(BenchError, match=r"^a request was not answered to its end$"):
+        sent_by_mock(truth)
+
+
+def test_cpu_time_is_the_difference_of_two_loads_and_errors_are_those_of_the_larger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = Load(1000, 5.0, Reported(0, 0, 0, 0), Reported(0, 0, 0, 0))
+    large = Load(3000, 5.5, Reported(101, 110, 20.5, 30), Reported(100, 105, 20, 22))
+    loads = {2: small, 8: large}
+    monkeypatch.setattr(measuring, "_load", lambda *arguments: loads[arguments[-1]])
+    figures = measure(BY_NAME[OWN], Path(), Path(), 64, (2, 8))
+    assert figures == Figures(
+        chunks=3000,
+        ttft_mean_error=1,
+        ttft_p99_error=5,
+        gap_mean_error=0.5,
+        gap_p99_error=8,
+        cpu_s_per_1000_chunks=0.25,
+        start_cpu_s=4.75,
+    )
+
+
+def figures_of(cpu: float) -> Figures:
+    return Figures(
+        chunks=1,
+        ttft_mean_error=0,
+        ttft_p99_error=0,
+        gap_mean_error=0,
+        gap_p99_error=None,
+        cpu_s_per_1000_chunks=cpu,
+        start_cpu_s=0,
+    )
+
+
+def test_a_ratio_is_taken_within_a_repeat() -> None:
+    repeats = {OWN: [figures_of(0.1), figures_of(0.2)], "other": [figures_of(0.3), figures_of(0.4)]}
+    comparison = Comparison(
+        date="", machine={}, streams=64, rounds=(2, 8), versions={}, repeats=repeats, did_not_run={}
+    )
+    ratio = times_ours(comparison, "other")
+    assert (ratio.low, ratio.median, ratio.high) == pytest.approx((2, 2.5, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        (
+            OWN,
+            "summary.json",
+            {"total": {"metrics": {"ttft": {"mean": 1, "p99": 2}, "itl": {"mean": 3, "p99": 4}}}},
+        ),
+        (
+            "vllm bench serve",
+            "result.json",
+            {"mean_ttft_ms": 1, "p99_ttft_ms": 2, "mean_itl_ms": 3, "p99_itl_ms": 4},
+        ),
+        (
+            "guidellm",
+            "result.json",
+            {
+                "benchmarks": [
+                    {
+                        "metrics": {
+                            "time_to_first_token_ms": {"successful": {"mean": 1, "percentiles": {"p99": 2}}},
+                            "inter_token_latency_ms": {"successful": {"mean": 3, "percentiles": {"p99": 9}}},
+                        }
+                    }
+                ]
+            },
+        ),
+        (
+            "aiperf",
+            "profile_export_aiperf.json",
+            {"time_to_first_token": {"avg": 1, "p99": 2}, "inter_chunk_latency": {"avg": 3, "p99": 4}},
+        ),
+    ],
+)
+def test_the_result_of_each_generator_is_read(tmp_path: Path, name: str, file: str, content: object) -> None:
+    (tmp_path / file).write_text(json.dumps(content))
+    assert BY_NAME[name].read(tmp_path) == Reported(1, 2, 3, None if name == "guidellm" else 4)
+
+
+def test_every_generator_gets_the_same_load() -> None:
+    job = Job("http://127.0.0.1:9", Path("/out"), Path("/tokenizer"), streams=64, rounds=8)
+    commands = {tool.name: " ".join(tool.command(Path("/bin"), job)) for tool in TOOLS}
+    assert " -u 64 -r 64 -t 9s " in commands[OWN]
+    assert "--num-prompts 512 --max-concurrency 64" in commands["vllm bench serve"]
+    assert "streams=64" in commands["guidellm"]
+    assert "count=512" in commands["guidellm"]
+    assert "--concurrency 64 --request-count 512" in commands["aiperf"]
+    assert all(job.url in command for command in commands.values())
+
+
+@pytest.mark.parametrize("name", ["guidellm", "aiperf"])
+def test_what_another_generator_needs_is_pinned_and_brings_no_cuda(name: str) -> None:
+    lines = [line for line in (PINS / f"{name}.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all("==" in line for line in lines)
+    assert [line for line in lines if line.startswith(f"{name}==")]
+    assert not [line for line in lines if line.startswith(("nvidia-c", "triton"))]
