@@ -1,0 +1,48 @@
+{{/* Parts of the RayService: Serve's configuration, the autoscaler, a worker group. */}}
+
+{{- define "mistral-serve.serveConfig" -}}
+proxy_location: EveryNode
+http_options:
+  host: 0.0.0.0
+  port: 8000
+applications:
+  - name: mistral-serve
+    route_prefix: /
+    import_path: deploy.app:build_app
+    args:
+      {{- include "mistral-serve.args" . | nindent 6 }}
+{{- end -}}
+
+{{- define "mistral-serve.autoscalerOptions" -}}
+version: v2
+idleTimeoutSeconds: {{ .Values.autoscaler.idleTimeoutSeconds }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+resources:
+  {{- toYaml .Values.autoscaler.resources | nindent 2 }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+volumeMounts:
+  - name: tmp
+    mountPath: /tmp
+{{- end -}}
+
+{{- define "mistral-serve.workerGroup" -}}
+{{- $gpus := include "mistral-serve.gpus" .root -}}
+- groupName: {{ .name }}
+  {{- if .root.Values.autoscaler.enabled }}
+  minReplicas: 0
+  maxReplicas: {{ .root.Values.autoscaler.maxWorkers }}
+  {{- else }}
+  replicas: {{ include "mistral-serve.leastReplicas" .root }}
+  minReplicas: {{ include "mistral-serve.leastReplicas" .root }}
+  maxReplicas: {{ include "mistral-serve.leastReplicas" .root }}
+  {{- end }}
+  rayStartParams:
+    num-cpus: {{ include "mistral-serve.rayCpus" .root | quote }}
+    {{- if ne $gpus "0" }}
+    num-gpus: {{ $gpus | quote }}
+    {{- end }}
+    object-store-memory: {{ .root.Values.ray.objectStoreBytes | int64 | quote }}
+  template:
+    {{- include "mistral-serve.workerPod" . | nindent 4 }}
+{{- end -}}
