@@ -13,6 +13,52 @@ applications:
       {{- include "mistral-serve.args" . | nindent 6 }}
 {{- end -}}
 
+{{- define "mistral-serve.deletionDelaySeconds" -}}
+{{- $delay := .Values.upgrade.deletionDelaySeconds -}}
+{{- kindIs "invalid" $delay | ternary (add .Values.drain.timeoutSeconds 60) $delay | int -}}
+{{- end -}}
+
+{{- define "mistral-serve.upgradeStrategy" -}}
+type: {{ .Values.upgrade.strategy | quote }}
+{{- if eq .Values.upgrade.strategy "NewClusterWithIncrementalUpgrade" }}
+clusterUpgradeOptions:
+  gatewayClassName: {{ .Values.upgrade.gatewayClassName }}
+  stepSizePercent: {{ .Values.upgrade.stepSizePercent }}
+  intervalSeconds: {{ .Values.upgrade.intervalSeconds }}
+  maxSurgePercent: {{ .Values.upgrade.maxSurgePercent }}
+{{- end }}
+{{- end -}}
+
+{{- define "mistral-serve.serveServiceSpec" -}}
+metadata:
+  name: {{ include "mistral-serve.serveService" . }}
+  {{- with .Values.service.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  type: {{ .Values.service.type }}
+  ports:
+    - {name: serve, port: 8000, targetPort: 8000}
+{{- end -}}
+
+{{- define "mistral-serve.gcsFaultTolerance" -}}
+{{- with .Values.gcsFaultTolerance -}}
+redisAddress: {{ .redisAddress | quote }}
+{{- with .redisUsername }}
+redisUsername:
+  value: {{ . | quote }}
+{{- end }}
+{{- if .existingSecret }}
+redisPassword:
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .secretKey }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "mistral-serve.autoscalerOptions" -}}
 version: v2
 idleTimeoutSeconds: {{ .Values.autoscaler.idleTimeoutSeconds }}

@@ -4,7 +4,7 @@
 {{- define "mistral-serve.serveEnvironment" -}}
 RAY_SERVE_ENABLE_HA_PROXY: "1"
 RAY_SERVE_HAPROXY_BINARY_PATH: /usr/local/bin/mistral-serve-haproxy
-RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S: {{ add .Values.drain.timeoutSeconds 5 | quote }}
+RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S: {{ add (int .Values.drain.timeoutSeconds) 5 | quote }}
 RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S: "5"
 RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK: "0"
 RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD: "0"
@@ -26,7 +26,7 @@ RAY_worker_niceness: "0"
 {{- end -}}
 
 {{- define "mistral-serve.headEnvironment" -}}
-{{ include "mistral-serve.commonEnvironment" . }}
+{{ include "mistral-serve.commonEnvironment" . | trim }}
 # The head runs no replica that could finish anything.
 - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
   value: "0"
@@ -36,18 +36,28 @@ RAY_worker_niceness: "0"
 {{- end -}}
 
 {{- define "mistral-serve.workerEnvironment" -}}
-{{ include "mistral-serve.commonEnvironment" . }}
+{{- with .root -}}
+{{ include "mistral-serve.commonEnvironment" . | trim }}
 - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
-  value: {{ .Values.drain.timeoutSeconds | quote }}
+  value: {{ .Values.drain.timeoutSeconds | int | quote }}
+{{- include "mistral-serve.modelEnvironment" . }}
+{{- end }}
+{{- with .worker.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where models are kept, and the token to fetch them with. */}}
+{{- define "mistral-serve.modelEnvironment" -}}
 {{- if ne .Values.modelCache.type "none" }}
 - name: HF_HOME
   value: {{ .Values.modelCache.mountPath }}/huggingface
 {{- end }}
-{{- if .Values.hfToken.existingSecret }}
+{{- with include "mistral-serve.hfTokenSecret" . }}
 - name: HF_TOKEN
   valueFrom:
     secretKeyRef:
-      name: {{ .Values.hfToken.existingSecret }}
-      key: {{ .Values.hfToken.secretKey }}
+      name: {{ . }}
+      key: {{ $.Values.hfToken.secretKey }}
 {{- end }}
 {{- end -}}

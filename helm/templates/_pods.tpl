@@ -1,9 +1,7 @@
 {{/* Pod templates of the Ray cluster. Whatever is written here is compared by KubeRay: see docs/helm-changes.md. */}}
 
 {{- define "mistral-serve.headPod" -}}
-metadata:
-  labels:
-    {{- include "mistral-serve.selectorLabels" . | nindent 4 }}
+{{- include "mistral-serve.podMetadata" (dict "root" . "component" "head" "annotations" .Values.head.podAnnotations) }}
 spec:
   {{- include "mistral-serve.podSpec" (dict "root" . "pod" .Values.head) | nindent 2 }}
   automountServiceAccountToken: {{ .Values.autoscaler.enabled }}
@@ -19,20 +17,16 @@ spec:
         - {name: metrics, containerPort: 8080}
         - {name: serve, containerPort: 8000}
       env:
-        {{- include "mistral-serve.headEnvironment" . | trim | nindent 8 }}
+        {{- include "mistral-serve.headEnvironment" . | nindent 8 }}
       volumeMounts:
-        {{- include "mistral-serve.headMounts" . | nindent 8 }}
+        {{- include "mistral-serve.scratchMounts" . | nindent 8 }}
       {{- include "mistral-serve.headProbes" . | nindent 6 }}
   volumes:
-    {{- include "mistral-serve.headVolumes" . | nindent 4 }}
+    {{- include "mistral-serve.scratchVolumes" .Values.head.shmSize | nindent 4 }}
 {{- end -}}
 
 {{- define "mistral-serve.workerPod" -}}
-{{- with .root -}}
-metadata:
-  labels:
-    {{- include "mistral-serve.selectorLabels" . | nindent 4 }}
-{{- end }}
+{{- include "mistral-serve.workerMetadata" . }}
 spec:
   {{- include "mistral-serve.podSpec" (dict "root" .root "pod" .worker) | nindent 2 }}
   automountServiceAccountToken: false
@@ -46,12 +40,9 @@ spec:
         - {name: metrics, containerPort: 8080}
         - {name: serve, containerPort: 8000}
       env:
-        {{- include "mistral-serve.workerEnvironment" .root | trim | nindent 8 }}
-        {{- with .worker.env }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- include "mistral-serve.workerEnvironment" . | nindent 8 }}
       volumeMounts:
-        {{- include "mistral-serve.workerMounts" .root | nindent 8 }}
+        {{- include "mistral-serve.workerMounts" . | nindent 8 }}
       {{- include "mistral-serve.workerProbes" .root | nindent 6 }}
       lifecycle:
         preStop:
@@ -61,7 +52,27 @@ spec:
     {{- include "mistral-serve.workerVolumes" . | nindent 4 }}
 {{- end -}}
 
-{{/* What head and workers share. */}}
+{{- define "mistral-serve.podMetadata" -}}
+metadata:
+  labels:
+    {{- include "mistral-serve.componentLabels" . | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Without Ray's autoscaler the number of pods is fixed, and KubeRay ignores a change of it; the annotation makes it one
+that starts a new cluster. */}}
+{{- define "mistral-serve.workerMetadata" -}}
+{{- $annotations := deepCopy .worker.podAnnotations -}}
+{{- if not .root.Values.autoscaler.enabled -}}
+{{- $_ := set $annotations "mistral-serve/replicas" (include "mistral-serve.leastReplicas" .root) -}}
+{{- end -}}
+{{- include "mistral-serve.podMetadata" (dict "root" .root "component" "worker" "annotations" $annotations) }}
+{{- end -}}
+
+{{/* What head, workers and the preload job share. */}}
 {{- define "mistral-serve.podSpec" -}}
 serviceAccountName: {{ include "mistral-serve.serviceAccount" .root }}
 enableServiceLinks: false
@@ -85,8 +96,20 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .pod.topologySpread }}
+topologySpreadConstraints:
+  {{- range . }}
+  - labelSelector:
+      matchLabels:
+        {{- include "mistral-serve.componentLabels" (dict "root" $.root "component" "worker") | nindent 8 }}
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
 {{- with .pod.priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- with .pod.runtimeClassName }}
+runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 

@@ -1,9 +1,5 @@
 {{/* The application's settings: what the user gives under `settings`, and what the chart itself decides. */}}
 
-{{- define "mistral-serve.drainSeconds" -}}
-{{- .Values.drain.timeoutSeconds | int -}}
-{{- end -}}
-
 {{- define "mistral-serve.graceSeconds" -}}
 {{- $least := add .Values.drain.timeoutSeconds .Values.drain.preStopSleepSeconds -}}
 {{- .Values.drain.terminationGracePeriodSeconds | default (add $least 30) | int -}}
@@ -74,6 +70,14 @@ gateway:
   {{- else }}
   keys: "off"
   {{- end }}
+{{- if .Values.quotasRedis.existingSecret }}
+quotas:
+  redis_password_file: /etc/mistral-serve/quotas-redis/{{ .Values.quotasRedis.secretKey }}
+{{- end }}
+{{- if .Values.moderation.existingSecret }}
+guard:
+  moderation_key_file: /etc/mistral-serve/moderation/{{ .Values.moderation.secretKey }}
+{{- end }}
 {{- if .Values.tls.enabled }}
 tls:
   certificate_file: /etc/mistral-serve/tls/tls.crt

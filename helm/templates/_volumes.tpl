@@ -1,28 +1,4 @@
-{{/* Volumes and mounts of the pods. */}}
-
-{{- define "mistral-serve.headVolumes" -}}
-{{ include "mistral-serve.scratchVolumes" .Values.head.shmSize }}
-{{- end -}}
-
-{{- define "mistral-serve.workerVolumes" -}}
-{{ include "mistral-serve.scratchVolumes" .worker.shmSize }}
-{{- with .root.Values }}
-{{- if .auth.enabled }}
-- name: keys
-  secret:
-    secretName: {{ .auth.existingSecret }}
-{{- end }}
-{{- if .tls.enabled }}
-- name: tls
-  secret:
-    secretName: {{ .tls.existingSecret }}
-{{- end }}
-{{- if eq .modelCache.type "emptyDir" }}
-- name: models
-  emptyDir: {}
-{{- end }}
-{{- end }}
-{{- end -}}
+{{/* Volumes of the pods, and where they are mounted. */}}
 
 {{- define "mistral-serve.scratchVolumes" -}}
 - name: tmp
@@ -33,27 +9,72 @@
     sizeLimit: {{ . }}
 {{- end -}}
 
-{{- define "mistral-serve.headMounts" -}}
+{{- define "mistral-serve.scratchMounts" -}}
 - name: tmp
   mountPath: /tmp
 - name: shm
   mountPath: /dev/shm
 {{- end -}}
 
+{{- define "mistral-serve.workerVolumes" -}}
+{{ include "mistral-serve.scratchVolumes" .worker.shmSize }}
+{{- range $name, $secret := fromYaml (include "mistral-serve.mountedSecrets" .root) }}
+- name: {{ $name }}
+  secret:
+    secretName: {{ $secret }}
+    defaultMode: 0440
+{{- end }}
+{{- include "mistral-serve.modelVolume" .root }}
+{{- with .worker.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- define "mistral-serve.workerMounts" -}}
-{{ include "mistral-serve.headMounts" . }}
-{{- if .Values.auth.enabled }}
-- name: keys
-  mountPath: /etc/mistral-serve/keys
+{{ include "mistral-serve.scratchMounts" . }}
+{{- range $name, $secret := fromYaml (include "mistral-serve.mountedSecrets" .root) }}
+- name: {{ $name }}
+  mountPath: /etc/mistral-serve/{{ $name }}
   readOnly: true
 {{- end }}
-{{- if .Values.tls.enabled }}
-- name: tls
-  mountPath: /etc/mistral-serve/tls
-  readOnly: true
+{{- include "mistral-serve.modelMount" .root }}
+{{- with .worker.extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{- define "mistral-serve.modelVolume" -}}
+{{- with .Values.modelCache }}
+{{- if ne .type "none" }}
+- name: models
+  {{- if eq .type "emptyDir" }}
+  emptyDir:
+    sizeLimit: {{ .size }}
+  {{- else if eq .type "pvc" }}
+  persistentVolumeClaim:
+    claimName: {{ include "mistral-serve.fullname" $ }}-models
+  {{- else if eq .type "existingClaim" }}
+  persistentVolumeClaim:
+    claimName: {{ .existingClaim }}
+  {{- else if eq .type "image" }}
+  image:
+    reference: {{ .image }}
+    pullPolicy: {{ $.Values.image.pullPolicy }}
+  {{- else }}
+  hostPath:
+    path: {{ .hostPath }}
+    type: Directory
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "mistral-serve.modelMount" -}}
 {{- if ne .Values.modelCache.type "none" }}
 - name: models
   mountPath: {{ .Values.modelCache.mountPath }}
+  {{- if eq .Values.modelCache.type "image" }}
+  readOnly: true
+  {{- end }}
 {{- end }}
 {{- end -}}

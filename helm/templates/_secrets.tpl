@@ -1,0 +1,25 @@
+{{/* Secrets: named by the user, or made by the chart of a value. Nothing of them is ever written elsewhere. */}}
+
+{{- define "mistral-serve.hfTokenSecret" -}}
+{{- .Values.hfToken.existingSecret | default (ternary (printf "%s-hf-token" (include "mistral-serve.fullname" .)) "" (ne .Values.hfToken.value "")) -}}
+{{- end -}}
+
+{{- define "mistral-serve.keysSecret" -}}
+{{- .Values.auth.existingSecret | default (printf "%s-keys" (include "mistral-serve.fullname" .)) -}}
+{{- end -}}
+
+{{/* Secrets that are mounted as directories on worker pods: NAME: SECRET. */}}
+{{- define "mistral-serve.mountedSecrets" -}}
+{{- if .Values.auth.enabled }}
+keys: {{ include "mistral-serve.keysSecret" . }}
+{{- end }}
+{{- if .Values.tls.enabled }}
+tls: {{ .Values.tls.existingSecret }}
+{{- end }}
+{{- with .Values.quotasRedis.existingSecret }}
+quotas-redis: {{ . }}
+{{- end }}
+{{- with .Values.moderation.existingSecret }}
+moderation: {{ . }}
+{{- end }}
+{{- end -}}
