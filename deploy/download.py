@@ -1,4 +1,4 @@
-"""Puts the model where replicas will look for it, ahead of them: ``python -m deploy.download SETTINGS`` (JSON or YAML)."""
+"""Puts the model where replicas will look for it: ``python -m deploy.download SETTINGS``, as JSON or YAML."""
 
 import sys
 from collections.abc import Sequence
