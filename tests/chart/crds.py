@@ -1,7 +1,7 @@
 """Custom resources checked strictly against the schemas of their definitions, kept compressed in ``crds.json.xz``.
 
-``python -m tests.chart.crds FILE…`` makes that file anew from the definitions of KubeRay (``ray.io_rayservices.yaml``) and of
-Gateway API (``gateway.networking.k8s.io_httproutes.yaml``).
+``python -m tests.chart.crds FILE…`` makes that file anew from the definitions of KubeRay (``ray.io_rayservices.yaml``)
+and of Gateway API (``gateway.networking.k8s.io_httproutes.yaml``).
 """
 
 import json

@@ -1,5 +1,5 @@
-"""Prevents a values file that we ship, or a feature of the chart, from rendering what Kubernetes, KubeRay, Ray Serve or our own
-settings refuse."""
+"""Prevents a values file that we ship, or a feature of the chart, from rendering what Kubernetes, KubeRay, Ray Serve or
+our own settings refuse."""
 
 import re
 import shutil
@@ -34,7 +34,9 @@ FEATURES: dict[str, Object] = {
     },
     "tensor parallelism": {"settings.vllm.tensor_parallel_size": 2, "worker.runtimeClassName": "nvidia"},
     "further groups": {
-        "workerGroups": [{"name": "large", "nodeSelector": {"gpu": "h100"}, "resources": {"limits": {"memory": "64Gi"}}}]
+        "workerGroups": [
+            {"name": "large", "nodeSelector": {"gpu": "h100"}, "resources": {"limits": {"memory": "64Gi"}}}
+        ]
     },
     "everything on a pod": {
         "head.env": [{"name": "TZ", "value": "UTC"}],
@@ -56,7 +58,12 @@ FEATURES: dict[str, Object] = {
     },
     "extra objects": {
         "extraObjects": [
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"release": "{{ .Release.Name }}"}},
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "a"},
+                "data": {"release": "{{ .Release.Name }}"},
+            },
             "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}-b\n",
         ]
     },

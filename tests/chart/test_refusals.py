@@ -1,10 +1,10 @@
-"""Prevents values that cannot work from being installed, where the mistake would show as a pod that never becomes ready."""
+"""Prevents values that cannot work from being installed, to show only as a pod that never becomes ready."""
 
 from typing import Any
 
 import pytest
 
-from tests.chart.rendering import nested, objects, profile, refusal
+from tests.chart.rendering import CHART, nested, objects, profile, refusal
 
 MINIMAL = {"auth.existingSecret": "keys"}
 CPU = {"settings.hardware.device": "cpu", "settings.hardware.cores_per_replica": 2}
@@ -53,11 +53,13 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"settings.guard.moderation_url": "https://user:secret@guard/v1"},
-        "settings.guard.moderation_url holds a password, which would stand in the RayService for all to read: take it out",
+        "settings.guard.moderation_url holds a password, which would stand in the RayService for all to read: take it "
+        "out",
     ),
     (
         {"settings.tracing.otlp_endpoint": "http://user:secret@collector:4318"},
-        "settings.tracing.otlp_endpoint holds a password, which would stand in the RayService for all to read: take it out",
+        "settings.tracing.otlp_endpoint holds a password, which would stand in the RayService for all to read: take it "
+        "out",
     ),
     (
         {"worker.env": [{"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "0"}]},
@@ -206,8 +208,6 @@ def test_a_second_more_than_waiting_and_draining_renders() -> None:
 
 def test_every_refusal_of_the_chart_is_tested() -> None:
     """One `fail` in the templates can serve several sentences, so that this counts at least as many."""
-    from tests.chart.rendering import CHART
-
     fails = sum(path.read_text().count("fail ") for path in (CHART / "templates").rglob("*.tpl"))
     assert len(REFUSALS) >= fails
 
