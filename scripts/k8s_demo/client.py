@@ -61,6 +61,7 @@ def load(url: str, key: str, streams: int, body: str) -> dict[str, object]:
     outcomes: list[str] = []
 
     def run() -> None:
+        outcomes.append(stream(url, key, body))
         while not stopping.is_set():
             outcomes.append(stream(url, key, body))
 

@@ -19,6 +19,7 @@ DRY_RUN = "planned here"
 HELP = "printed here"
 LIVE = "run by tests/live or by make test itself"
 PLANNED_INSTEAD = "starts a server: its flags are planned here, serving them is what tests/live does"
+CLUSTER = "needs a cluster: tests/chart/test_cluster.py and `make k8s-demo` run such commands"
 ELSEWHERE = "needs a GPU, another machine, or minutes: not run by a test"
 
 RULES = [
@@ -30,6 +31,9 @@ RULES = [
     (r"(\.venv/bin/)?python serve\.py .*--dry-run.*", DRY_RUN),
     (r"RAY_ADDRESS=\S+ \.venv/bin/python serve\.py .*", ELSEWHERE),
     (r"(\S+=\S+ )*(\.venv/bin/)?python serve\.py.*", PLANNED_INSTEAD),
+    (r"make (image|k8s-demo)( \w+=\S+)?", ELSEWHERE),
+    (r"(docker|kind) .*", ELSEWHERE),
+    (r"(helm|kubectl) .*", CLUSTER),
     (r"\.venv/bin/serve run .*", LIVE),
     (r"export .*", LIVE),
     (r"(\.venv/bin/)?python -m deploy\.keys .*", "run by test_keys_command.py"),
