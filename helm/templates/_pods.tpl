@@ -19,10 +19,10 @@ spec:
       env:
         {{- include "mistral-serve.headEnvironment" . | nindent 8 }}
       volumeMounts:
-        {{- include "mistral-serve.scratchMounts" . | nindent 8 }}
+        {{- include "mistral-serve.headMounts" . | nindent 8 }}
       {{- include "mistral-serve.headProbes" . | nindent 6 }}
   volumes:
-    {{- include "mistral-serve.scratchVolumes" .Values.head.shmSize | nindent 4 }}
+    {{- include "mistral-serve.headVolumes" . | nindent 4 }}
 {{- end -}}
 
 {{- define "mistral-serve.workerPod" -}}

@@ -8,13 +8,17 @@
 {{- .Values.auth.existingSecret | default (printf "%s-keys" (include "mistral-serve.fullname" .)) -}}
 {{- end -}}
 
-{{/* Secrets that are mounted as directories on worker pods: NAME: SECRET. */}}
-{{- define "mistral-serve.mountedSecrets" -}}
-{{- if .Values.auth.enabled }}
-keys: {{ include "mistral-serve.keysSecret" . }}
-{{- end }}
+{{/* Secrets that are mounted as directories, NAME: SECRET. HAProxy runs on the head too, and so needs its certificate. */}}
+{{- define "mistral-serve.headSecrets" -}}
 {{- if .Values.tls.enabled }}
 tls: {{ .Values.tls.existingSecret }}
+{{- end }}
+{{- end -}}
+
+{{- define "mistral-serve.workerSecrets" -}}
+{{- include "mistral-serve.headSecrets" . }}
+{{- if .Values.auth.enabled }}
+keys: {{ include "mistral-serve.keysSecret" . }}
 {{- end }}
 {{- with .Values.quotasRedis.existingSecret }}
 quotas-redis: {{ . }}

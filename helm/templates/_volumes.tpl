@@ -16,14 +16,36 @@
   mountPath: /dev/shm
 {{- end -}}
 
-{{- define "mistral-serve.workerVolumes" -}}
-{{ include "mistral-serve.scratchVolumes" .worker.shmSize }}
-{{- range $name, $secret := fromYaml (include "mistral-serve.mountedSecrets" .root) }}
+{{- define "mistral-serve.secretVolumes" -}}
+{{- range $name, $secret := fromYaml . }}
 - name: {{ $name }}
   secret:
     secretName: {{ $secret }}
     defaultMode: 0440
 {{- end }}
+{{- end -}}
+
+{{- define "mistral-serve.secretMounts" -}}
+{{- range $name, $secret := fromYaml . }}
+- name: {{ $name }}
+  mountPath: /etc/mistral-serve/{{ $name }}
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "mistral-serve.headVolumes" -}}
+{{ include "mistral-serve.scratchVolumes" .Values.head.shmSize }}
+{{- include "mistral-serve.secretVolumes" (include "mistral-serve.headSecrets" .) }}
+{{- end -}}
+
+{{- define "mistral-serve.headMounts" -}}
+{{ include "mistral-serve.scratchMounts" . }}
+{{- include "mistral-serve.secretMounts" (include "mistral-serve.headSecrets" .) }}
+{{- end -}}
+
+{{- define "mistral-serve.workerVolumes" -}}
+{{ include "mistral-serve.scratchVolumes" .worker.shmSize }}
+{{- include "mistral-serve.secretVolumes" (include "mistral-serve.workerSecrets" .root) }}
 {{- include "mistral-serve.modelVolume" .root }}
 {{- with .worker.extraVolumes }}
 {{ toYaml . }}
@@ -32,11 +54,7 @@
 
 {{- define "mistral-serve.workerMounts" -}}
 {{ include "mistral-serve.scratchMounts" . }}
-{{- range $name, $secret := fromYaml (include "mistral-serve.mountedSecrets" .root) }}
-- name: {{ $name }}
-  mountPath: /etc/mistral-serve/{{ $name }}
-  readOnly: true
-{{- end }}
+{{- include "mistral-serve.secretMounts" (include "mistral-serve.workerSecrets" .root) }}
 {{- include "mistral-serve.modelMount" .root }}
 {{- with .worker.extraVolumeMounts }}
 {{ toYaml . }}

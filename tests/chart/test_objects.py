@@ -272,6 +272,11 @@ def test_mounted_secrets_are_where_the_arguments_say() -> None:
         assert path.rpartition("/")[0] in mounts
 
 
+def test_the_head_gets_no_secret_but_the_certificate_of_its_haproxy() -> None:
+    spec = one("RayService", nested(SECRETS))["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+    assert set(secret_names(spec)) == {"s-tls", "s-pull"}
+
+
 def test_keys_are_off_only_when_the_values_say_so() -> None:
     assert arguments(service())["gateway"] == {"keys": "on", "keys_file": "/etc/mistral-serve/keys/keys.yaml"}
     assert arguments(service(auth__enabled=False))["gateway"] == {"keys": "off"}
