@@ -1,9 +1,11 @@
 """Prevents a schema of the values that is laxer, or stricter, than the chart and the settings behind it."""
 
 import json
+import tomllib
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.chart.schema import OWNED, RULES, settings_schema
 from deploy.chart.values import FILE, FREE, Value, read
@@ -72,6 +74,16 @@ def test_a_setting_reaches_the_application_as_it_is_given(key: str, value: Any) 
     for part in key.removeprefix("settings.").split("."):
         found, wanted = found[part], wanted[part]
     assert found == wanted
+
+
+def test_the_chart_is_of_the_products_version_and_of_the_pinned_ray() -> None:
+    project = tomllib.loads((CHART.parent / "pyproject.toml").read_text())["project"]
+    description = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert description["appVersion"] == project["version"]
+    (ray,) = [value.default for value in VALUES if value.key == "ray.version"]
+    for device in ("cpu", "gpu"):
+        pins = (CHART.parent / "requirements" / f"{device}.txt").read_text().splitlines()
+        assert {pin.partition("==")[2] for pin in pins if pin.startswith(("ray==", "ray["))} == {ray}
 
 
 def test_a_comment_above_a_key_is_its_description() -> None:
