@@ -69,7 +69,11 @@ in values.schema.json. */}}
 {{- $own := append (keys (fromYaml (include "mistral-serve.serveEnvironment" .))) "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" -}}
 {{- $own = concat $own (list "HOME" "HF_HOME" "HF_TOKEN" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN") -}}
 {{- $redis := list "RAY_REDIS_ADDRESS" "REDIS_PASSWORD" "REDIS_USERNAME" -}}
-{{- range $pod, $values := dict "head" .Values.head "worker" .Values.worker -}}
+{{- $pods := dict "head" .Values.head "worker" .Values.worker -}}
+{{- range .Values.workerGroups -}}
+{{- $_ := set $pods (printf "workerGroups %s" .name) . -}}
+{{- end -}}
+{{- range $pod, $values := $pods -}}
 {{- range $values.env -}}
 {{- if has .name $own -}}
 {{- fail (printf "%s.env sets %s, which the chart sets itself: take it out" $pod .name) -}}
@@ -82,7 +86,7 @@ in values.schema.json. */}}
 {{- end -}}
 {{- end -}}
 {{- range list "ray.io/ft-enabled" "ray.io/external-storage-namespace" -}}
-{{- if hasKey $values.podAnnotations . -}}
+{{- if hasKey ($values.podAnnotations | default dict) . -}}
 {{- fail (printf "%s.podAnnotations has %s: Ray's state in Redis is configured under gcsFaultTolerance alone" $pod .) -}}
 {{- end -}}
 {{- end -}}

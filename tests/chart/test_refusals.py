@@ -74,6 +74,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         "worker.env gives WANDB_API_KEY as plain text: use valueFrom.secretKeyRef",
     ),
     (
+        {"workerGroups": [{"name": "large", "env": [{"name": "MY_PASSWORD", "value": "x"}]}]},
+        "workerGroups large.env gives MY_PASSWORD as plain text: use valueFrom.secretKeyRef",
+    ),
+    (
         {"head.podAnnotations": {"ray.io/ft-enabled": "true"}},
         "head.podAnnotations has ray.io/ft-enabled: Ray's state in Redis is configured under gcsFaultTolerance alone",
     ),
