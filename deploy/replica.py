@@ -14,7 +14,7 @@ from deploy.gateway.stack import Gateway
 from deploy.leases import lease_cores
 from deploy.machine import measure
 from deploy.proxy import BIND_VARIABLE
-from deploy.settings import Settings
+from deploy.settings import HardwareSettings, Settings
 
 logger = logging.getLogger("ray.serve")
 
@@ -43,10 +43,17 @@ class ModelReplica:
         # First, because a key file that cannot be used should not cost the minutes in which a model loads.
         gateway = Gateway(resolved)
         if resolved.hardware.device == "cpu":
-            self._cores = lease_cores(resolved.hardware.cores_per_replica or 1, measure().cores)
-            os.sched_setaffinity(0, self._cores.ids)
-            engine_process.start(self._cores.ids)
+            self._take_cores(resolved.hardware)
         self._server = await self._start(resolved, gateway)
+
+    def _take_cores(self, hardware: HardwareSettings) -> None:
+        threads = hardware.cores_per_replica or 1
+        if not hardware.pin_cores:
+            engine_process.start(threads)
+            return
+        self._cores = lease_cores(threads, measure().cores)
+        os.sched_setaffinity(0, self._cores.ids)
+        engine_process.start(threads, self._cores.ids)
 
     async def _start(self, settings: Settings, gateway: Gateway) -> Any:
         from deploy.llm import llm_config

@@ -7,6 +7,7 @@ test cluster (``--cluster``) that brings all of that. Everything happens in a na
 import argparse
 import secrets
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ def main() -> int:
     parser.add_argument("--cluster", type=Path, help="program that starts and stops a test cluster")
     parser.add_argument("--exec", default="", help="words in front of every kubectl and helm")
     arguments = parser.parse_args()
+    # Ended from outside, it still takes down what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with prefix(arguments) as words:
             run(Cluster(f"k8s-demo-{secrets.token_hex(3)}", words), arguments.image)
