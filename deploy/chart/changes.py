@@ -96,7 +96,7 @@ CHANGES = (
         ("autoscaler.maxWorkers",),
         Effect.IGNORED,
         {"autoscaler.maxWorkers": 2000},
-        note="KubeRay ignores other bounds of a worker group until another change starts a new cluster.",
+        note="Until another change starts a new cluster.",
     ),
     Change(("head",), Effect.NEW_CLUSTER, {"head.resources.limits.memory": "8Gi"}),
     Change(("worker",), Effect.NEW_CLUSTER, {"worker.resources.requests.cpu": "8"}),
@@ -157,10 +157,17 @@ CHANGES = (
         note="Ray reads it when it starts.",
     ),
     Change(
-        ("service",),
+        ("service.type",),
         Effect.NEXT_SWITCH,
         {"service.type": "LoadBalancer"},
         note="KubeRay keeps the Service until the next new cluster takes over.",
+    ),
+    Change(
+        ("service.annotations",),
+        Effect.IGNORED,
+        {"service.annotations": {"example.com/internal": "false"}},
+        {"service.annotations": {"example.com/internal": "true"}},
+        "KubeRay writes them when it makes the Service: delete the Service, and it makes another.",
     ),
     Change(
         ("pdb", "ingress", "httpRoute", "networkPolicy", "extraObjects"),

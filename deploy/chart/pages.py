@@ -33,7 +33,7 @@ _EFFECTS = {
     "the Service over; the first one finishes its streams and is deleted. For that time the resources are needed "
     "twice. With `None` nothing happens until you delete the cluster.",
     Effect.NEXT_SWITCH: "It waits until a new cluster takes over.",
-    Effect.IGNORED: "KubeRay does not compare it: nothing happens until another change starts a new cluster.",
+    Effect.IGNORED: "KubeRay does not look at it: nothing happens, until what the remark says.",
 }
 
 _CHANGES_TAIL = """\

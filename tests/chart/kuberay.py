@@ -104,13 +104,19 @@ def effect(before: list[Object], after: list[Object]) -> Effect | None:
     old_cluster, new_cluster = old["spec"]["rayClusterConfig"], new["spec"]["rayClusterConfig"]
     if compared(old_cluster) != compared(new_cluster):
         return Effect.IN_PLACE if _groups_were_added(old_cluster, new_cluster) else Effect.NEW_CLUSTER
-    if old["spec"].get("serveService") != new["spec"].get("serveService"):
+    if _kept_of_the_service(old) != _kept_of_the_service(new):
         return Effect.NEXT_SWITCH
     if old["spec"]["serveConfigV2"] != new["spec"]["serveConfigV2"]:
         return Effect.IN_PLACE
-    if old_cluster != new_cluster:
+    if old_cluster != new_cluster or old["spec"].get("serveService") != new["spec"].get("serveService"):
         return Effect.IGNORED
     return None if before == after else Effect.IN_PLACE
+
+
+def _kept_of_the_service(service: Object) -> Object | None:
+    """What a switch takes over from ``serveService``: its specification alone (``reconcileServices``)."""
+    kept: Object | None = service["spec"].get("serveService", {}).get("spec")
+    return kept
 
 
 def _groups_were_added(old: Object, new: Object) -> bool:

@@ -87,3 +87,23 @@ def containers(service: Object) -> dict[str, Object]:
     cluster = service["spec"]["rayClusterConfig"]
     groups = {"head": cluster["headGroupSpec"]} | {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
     return {name: group["template"]["spec"]["containers"][0] for name, group in groups.items()}
+
+
+def values(**given: Any) -> Object:
+    """The least that renders, and what is given: ``__`` stands for the dot."""
+    return nested({"auth.existingSecret": "keys"} | {key.replace("__", "."): value for key, value in given.items()})
+
+
+def service(**given: Any) -> Object:
+    """The RayService of ``values``."""
+    return one("RayService", values(**given))
+
+
+def environment(container: Object) -> dict[str, str | None]:
+    """A container's variables; the value of one that comes from elsewhere is ``None``."""
+    return {variable["name"]: variable.get("value") for variable in container["env"]}
+
+
+def group(found: Object, name: str = "model") -> Object:
+    """A group of worker pods."""
+    return next(item for item in found["spec"]["rayClusterConfig"]["workerGroupSpecs"] if item["groupName"] == name)
