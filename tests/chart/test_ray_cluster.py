@@ -50,6 +50,11 @@ def test_one_replica_fills_a_worker_pod() -> None:
     assert "num-gpus" not in cpu["rayStartParams"]
 
 
+def test_pods_do_not_bind_to_cores_unless_asked_to() -> None:
+    assert load(arguments(service())).hardware.pin_cores is False
+    assert load(arguments(service(settings__hardware__pin_cores=True))).hardware.pin_cores is True
+
+
 def test_the_drain_is_wired_from_serve_to_kubernetes() -> None:
     found = service(drain__timeoutSeconds=100, drain__preStopSleepSeconds=7)
     pod = group(found)["template"]["spec"]
