@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 START = time.monotonic()
+TELL_S = 30
 
 
 class DemoError(Exception):
@@ -72,15 +73,19 @@ class Cluster:
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Look every second; returns the seconds it took.
+    """Look every second, and tell every half a minute; returns the seconds it took.
 
     Raises:
         DemoError: it took longer than ``seconds``.
     """
-    started = time.monotonic()
+    started = told = time.monotonic()
     while not condition():
-        if time.monotonic() - started > seconds:
+        now = time.monotonic()
+        if now - started > seconds:
             raise DemoError(f"not within {seconds:.0f} s: {what}")
+        if now - told > TELL_S:
+            say(f"… waiting until {what}")
+            told = now
         time.sleep(1)
     return time.monotonic() - started
 
