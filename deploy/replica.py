@@ -11,9 +11,8 @@ from typing import Any
 
 from deploy import engine_process
 from deploy.gateway.stack import Gateway
-from deploy.leases import lease_cores
+from deploy.leases import SHARED_VARIABLE, lease_cores
 from deploy.machine import measure
-from deploy.proxy import BIND_VARIABLE
 from deploy.settings import HardwareSettings, Settings
 
 logger = logging.getLogger("ray.serve")
@@ -37,7 +36,7 @@ class ModelReplica:
 
     # Ray Serve awaits it; mypy knows synchronous constructors only.
     async def __init__(self, settings: Mapping[str, Any]) -> None:  # type: ignore[misc]
-        if BIND_VARIABLE in os.environ:
+        if SHARED_VARIABLE in os.environ:
             keep_to_loopback()
         resolved = Settings.model_validate(settings)
         # First, because a key file that cannot be used should not cost the minutes in which a model loads.

@@ -67,7 +67,7 @@ in values.schema.json. */}}
 
 {{- define "mistral-serve.checkEnvironment" -}}
 {{- $own := append (keys (fromYaml (include "mistral-serve.serveEnvironment" .))) "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" -}}
-{{- $own = concat $own (list "HOME" "HF_HOME" "HF_TOKEN" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN") -}}
+{{- $own = concat $own (list "HOME" "_MISTRAL_SERVE_PROXY_BIND" "HF_HOME" "HF_TOKEN" "RAY_AUTH_MODE" "RAY_AUTH_TOKEN") -}}
 {{- $redis := list "RAY_REDIS_ADDRESS" "REDIS_PASSWORD" "REDIS_USERNAME" -}}
 {{- $pods := dict "head" .Values.head "worker" .Values.worker -}}
 {{- range .Values.workerGroups -}}

@@ -15,7 +15,18 @@ VLLM_LOGGING_LEVEL: {{ dig "log" "engine_level" "warning" .Values.settings | upp
 RAY_worker_niceness: "0"
 {{- end -}}
 
+{{/* Where HAProxy listens, in the words of its configuration; without TLS Ray's own line stays (deploy/proxy.py). */}}
+{{- define "mistral-serve.tlsEnvironment" -}}
+{{- if .Values.tls.enabled }}
+_MISTRAL_SERVE_PROXY_BIND: "0.0.0.0:8000 ssl crt '/etc/mistral-serve/tls/server.pem' ssl-min-ver TLSv1.2 alpn h2,http/1.1"
+{{- end }}
+{{- end -}}
+
 {{- define "mistral-serve.commonEnvironment" -}}
+{{- range $name, $value := fromYaml (include "mistral-serve.tlsEnvironment" .) }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
 {{- range $name, $value := fromYaml (include "mistral-serve.serveEnvironment" .) }}
 - name: {{ $name }}
   value: {{ $value | quote }}

@@ -80,7 +80,7 @@ guard:
 {{- end }}
 {{- if .Values.tls.enabled }}
 tls:
-  certificate_file: /etc/mistral-serve/tls/tls.crt
-  key_file: /etc/mistral-serve/tls/tls.key
+  certificate_file: /etc/mistral-serve/tls/server.pem
+  key_file: /etc/mistral-serve/tls/server.pem.key
 {{- end }}
 {{- end -}}

@@ -22,6 +22,12 @@
   secret:
     secretName: {{ $secret }}
     defaultMode: 0440
+    {{- if eq $name "tls" }}
+    items:
+      {{- /* HAProxy looks for the key of FILE in FILE.key. */}}
+      - {key: tls.crt, path: server.pem}
+      - {key: tls.key, path: server.pem.key}
+    {{- end }}
 {{- end }}
 {{- end -}}
 

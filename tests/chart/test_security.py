@@ -5,9 +5,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from deploy.proxy import BIND_VARIABLE
 from tests.chart.rendering import (
     Object,
     arguments,
+    containers,
     environment,
     files,
     group,
@@ -142,6 +144,21 @@ def test_mounted_secrets_are_where_the_arguments_say() -> None:
         given["guard"]["moderation_key_file"],
     ):
         assert path.rpartition("/")[0] in mounts
+
+
+def test_haproxy_ends_tls_on_every_pod_with_the_mounted_certificate() -> None:
+    found = service(tls__enabled=True, tls__existingSecret="certificate")
+    assert arguments(found)["tls"]["certificate_file"] == "/etc/mistral-serve/tls/server.pem"
+    assert arguments(found)["tls"]["key_file"] == "/etc/mistral-serve/tls/server.pem.key"
+    for container in containers(found).values():
+        bind = environment(container)[BIND_VARIABLE]
+        assert bind == ("0.0.0.0:8000 ssl crt '/etc/mistral-serve/tls/server.pem' ssl-min-ver TLSv1.2 alpn h2,http/1.1")
+    (volume,) = [item for item in group(found)["template"]["spec"]["volumes"] if item["name"] == "tls"]
+    assert volume["secret"]["items"] == [
+        {"key": "tls.crt", "path": "server.pem"},
+        {"key": "tls.key", "path": "server.pem.key"},
+    ]
+    assert BIND_VARIABLE not in environment(containers(service())["model"])
 
 
 def test_the_head_gets_no_secret_but_the_certificate_of_its_haproxy() -> None:
