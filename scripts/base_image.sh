@@ -15,7 +15,7 @@ debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv boo
     tail -n 20 "$root.log" >&2
     exit 1
 }
-rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root.log"
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root.log"
 container=$(buildah from scratch)
 buildah add --quiet "$container" "$root" / >/dev/null
 buildah commit --quiet --rm "$container" "$name" >/dev/null

@@ -31,11 +31,12 @@ QUESTION = json.dumps(
     }
 )
 STREAM = json.dumps(json.loads(QUESTION) | {"stream": True})
-# Kinds that a release, KubeRay or a replica could leave; what Kubernetes puts into each namespace is not among them.
+# Kinds that a release, KubeRay or a replica could leave, and what Kubernetes itself puts into each namespace.
 KINDS = (
-    "rayservices,rayclusters,rayjobs,pods,services,secrets,jobs,persistentvolumeclaims,roles,rolebindings,"
-    "networkpolicies,poddisruptionbudgets,ingresses"
+    "rayservices,rayclusters,rayjobs,pods,services,secrets,configmaps,serviceaccounts,jobs,persistentvolumeclaims,"
+    "roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses"
 )
+OF_KUBERNETES = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 
 
 class Release:
@@ -188,8 +189,8 @@ class Release:
         }
 
     def objects(self) -> set[str]:
-        """What is in the namespace."""
-        return set(self.cluster.kubectl("get", KINDS, "--output=name").split())
+        """What is in the namespace, besides what Kubernetes puts there."""
+        return set(self.cluster.kubectl("get", KINDS, "--output=name").split()) - OF_KUBERNETES
 
     def _pods(self, node_type: str) -> dict[str, Any]:
         found = self.cluster.get("pods", f"--selector=ray.io/cluster={self.ray_cluster()},ray.io/node-type={node_type}")

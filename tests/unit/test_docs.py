@@ -31,7 +31,7 @@ RULES = [
     (r"(\.venv/bin/)?python serve\.py .*--dry-run.*", DRY_RUN),
     (r"RAY_ADDRESS=\S+ \.venv/bin/python serve\.py .*", ELSEWHERE),
     (r"(\S+=\S+ )*(\.venv/bin/)?python serve\.py.*", PLANNED_INSTEAD),
-    (r"make (image|k8s-demo)( \w+=\S+)?", ELSEWHERE),
+    (r"make (image|k8s-demo|test-chart)( \w+=\S+)?", ELSEWHERE),
     (r"(docker|kind) .*", ELSEWHERE),
     (r"(helm|kubectl) .*", CLUSTER),
     (r"\.venv/bin/serve run .*", LIVE),
