@@ -32,7 +32,11 @@ class Change:
 BASE: Values = {"auth.existingSecret": "keys"}
 """The least that renders."""
 
-_RANGE = {"settings.scaling.min_replicas": 1, "settings.scaling.max_replicas": 3}
+_RANGE = {
+    "settings.scaling.min_replicas": 1,
+    "settings.scaling.max_replicas": 3,
+    "settings.scaling.target_ongoing_requests": 24,
+}
 _FIXED = {"autoscaler.enabled": False}
 _CPU = {"settings.hardware.device": "cpu", "settings.hardware.cores_per_replica": 4}
 _CLAIM = {"modelCache.type": "existingClaim", "modelCache.existingClaim": "models"}
@@ -51,17 +55,24 @@ CHANGES = (
         {"settings.model": "mistralai/Mistral-7B-Instruct-v0.3"},
     ),
     Change(
-        ("settings.scaling.min_replicas", "settings.scaling.max_replicas"),
+        (
+            "settings.scaling.min_replicas",
+            "settings.scaling.max_replicas",
+            "settings.scaling.target_ongoing_requests",
+            "settings.scaling.upscale_delay_s",
+            "settings.scaling.downscale_delay_s",
+            "settings.scaling.look_back_s",
+        ),
         Effect.IN_PLACE,
         {"settings.scaling.max_replicas": 5},
         _RANGE,
-        "Ray's autoscaler adds and removes worker pods.",
+        "No running replica is touched; Ray's autoscaler adds and removes worker pods.",
     ),
     Change(
         ("settings.scaling.replicas",),
         Effect.IN_PLACE,
         {"settings.scaling.replicas": 2},
-        note="With `autoscaler.enabled`, which adds and removes worker pods.",
+        note="With `autoscaler.enabled`: as above. From a number to a range, or back, every replica is replaced.",
     ),
     Change(
         ("settings.scaling.replicas",),

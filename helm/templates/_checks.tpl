@@ -107,6 +107,9 @@ in values.schema.json. */}}
 {{- if ne (gt $low 0) (gt $high 0) -}}
 {{- fail (printf "autoscaling needs both bounds: give settings.scaling.%s too" (ternary "max_replicas" "min_replicas" (gt $low 0))) -}}
 {{- end -}}
+{{- if and $high (not $scaling.target_ongoing_requests) -}}
+{{- fail "autoscaling needs settings.scaling.target_ongoing_requests: give about half of settings.vllm.max_num_seqs" -}}
+{{- end -}}
 {{- if and $high $scaling.replicas -}}
 {{- fail "settings.scaling.replicas excludes min_replicas and max_replicas: give a fixed number or a range" -}}
 {{- end -}}

@@ -9,6 +9,8 @@ applications:
   - name: mistral-serve
     route_prefix: /
     import_path: deploy.app:build_app
+    deployments:
+      - {{ include "mistral-serve.deployment" . | nindent 8 | trim }}
     args:
       {{- include "mistral-serve.args" . | nindent 6 }}
 {{- end -}}

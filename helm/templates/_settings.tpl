@@ -33,9 +33,13 @@
 /etc/mistral-serve/keys/{{ .Values.auth.secretKey }}
 {{- end -}}
 
-{{/* Everything that `deploy.app:build_app` gets. Scaling is written out, so that no profile in the image says otherwise. */}}
+{{/* Everything that `deploy.app:build_app` gets. How many replicas run is not there but in Serve's own options of the
+deployment, below: a change of an argument restarts every replica, a change of those options restarts none. */}}
 {{- define "mistral-serve.args" -}}
 {{- $args := deepCopy .Values.settings -}}
+{{- range list "target_ongoing_requests" "upscale_delay_s" "downscale_delay_s" "look_back_s" -}}
+{{- $_ := unset ($args.scaling | default dict) . -}}
+{{- end -}}
 {{- range $group, $values := fromYaml (include "mistral-serve.ownSettings" .) -}}
 {{- $all := get $args $group | default dict -}}
 {{- range $name, $value := $values -}}{{- $_ := set $all $name $value -}}{{- end -}}
@@ -47,19 +51,35 @@
 {{- toYaml $args -}}
 {{- end -}}
 
-{{- define "mistral-serve.ownSettings" -}}
+{{/* The same as deploy/llm.py, deployment_options; the defaults are those of the settings. */}}
+{{- define "mistral-serve.deployment" -}}
 {{- $scaling := .Values.settings.scaling | default dict -}}
+{{- $lookBack := dig "look_back_s" 10 $scaling -}}
+name: model
+{{- if $scaling.max_replicas }}
+num_replicas: auto
+autoscaling_config:
+  min_replicas: {{ $scaling.min_replicas }}
+  max_replicas: {{ $scaling.max_replicas }}
+  initial_replicas: {{ $scaling.min_replicas }}
+  target_ongoing_requests: {{ $scaling.target_ongoing_requests }}
+  upscale_delay_s: {{ dig "upscale_delay_s" 10 $scaling }}
+  downscale_delay_s: {{ dig "downscale_delay_s" 300 $scaling }}
+  look_back_period_s: {{ $lookBack }}
+  metrics_interval_s: {{ minf 2 (divf $lookBack 2) }}
+{{- else }}
+num_replicas: {{ $scaling.replicas | default 1 }}
+{{- end }}
+{{- end -}}
+
+{{- define "mistral-serve.ownSettings" -}}
 server:
   host: 0.0.0.0
   port: 8000
 scaling:
-  {{- if $scaling.max_replicas }}
-  replicas: null
-  {{- else }}
-  replicas: {{ $scaling.replicas | default 1 }}
+  replicas: 1
   min_replicas: null
   max_replicas: null
-  {{- end }}
   drain_timeout_s: {{ .Values.drain.timeoutSeconds }}
 vllm:
   tensor_parallel_size: {{ dig "vllm" "tensor_parallel_size" 1 .Values.settings }}

@@ -6,8 +6,19 @@ from typing import Any
 import pytest
 
 from deploy.cluster import serve_environment
+from deploy.llm import deployment_options
 from deploy.loading import load
-from tests.chart.rendering import arguments, containers, environment, group, one, profile, service
+from tests.chart.rendering import (
+    Object,
+    arguments,
+    containers,
+    environment,
+    group,
+    one,
+    profile,
+    serve_config,
+    service,
+)
 
 
 @pytest.mark.parametrize("name", ["cpu-demo", "autoscale"])
@@ -72,14 +83,60 @@ def test_times_can_be_given() -> None:
     assert found["spec"]["rayClusterDeletionDelaySeconds"] == 0
 
 
+def scaling(found: Object) -> Any:
+    """Serve's options of the deployment."""
+    (options,) = serve_config(found)["applications"][0]["deployments"]
+    return options
+
+
 def test_with_the_autoscaler_the_bounds_are_serves_and_the_group_is_wide_open() -> None:
-    found = service(settings__scaling__min_replicas=2, settings__scaling__max_replicas=4)
+    found = one("RayService", profile("autoscale"))
     worker = group(found)
     assert "replicas" not in worker
     assert (worker["minReplicas"], worker["maxReplicas"]) == (0, 1000)
-    settings = load(arguments(found))
-    assert (settings.scaling.min_replicas, settings.scaling.max_replicas) == (2, 4)
+    assert (scaling(found)["num_replicas"], scaling(found)["autoscaling_config"]["max_replicas"]) == ("auto", 4)
     assert found["spec"]["rayClusterConfig"]["autoscalerOptions"]["version"] == "v2"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"min_replicas": 2, "max_replicas": 4, "target_ongoing_requests": 24},
+        {
+            "min_replicas": 1,
+            "max_replicas": 9,
+            "target_ongoing_requests": 1.5,
+            "upscale_delay_s": 0,
+            "downscale_delay_s": 0,
+            "look_back_s": 1,
+        },
+        {"replicas": 3},
+        {},
+    ],
+    ids=["a range", "a range with all times", "a number", "nothing"],
+)
+def test_serve_scales_as_the_settings_would_by_themselves(given: Object) -> None:
+    name = "autoscaling_config" if "max_replicas" in given else "num_replicas"
+    found = service(settings__scaling=given)
+    assert scaling(found)["name"] == deployment_options(load({}))["name"]
+    assert scaling(found)[name] == deployment_options(load({"scaling": given}))[name]
+
+
+def test_another_bound_restarts_no_replica() -> None:
+    """Ray Serve replaces every replica of an application whose code version changes."""
+    from ray.serve._private.deploy_utils import get_app_code_version
+    from ray.serve.schema import ServeDeploySchema
+
+    def version(**given: Any) -> str:
+        (application,) = ServeDeploySchema.model_validate(serve_config(service(**given))).applications
+        return str(get_app_code_version(application))
+
+    bounds = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 24}
+    assert version(settings__scaling=bounds) == version(
+        settings__scaling=bounds | {"max_replicas": 6, "target_ongoing_requests": 12, "look_back_s": 60}
+    )
+    assert version(settings__scaling={"replicas": 1}) == version(settings__scaling={"replicas": 5})
+    assert version() != version(settings__vllm__max_num_seqs=32)
 
 
 def test_without_it_the_number_of_worker_pods_is_that_of_the_replicas() -> None:

@@ -8,6 +8,11 @@ from tests.chart.rendering import CHART, nested, objects, profile, refusal
 
 MINIMAL = {"auth.existingSecret": "keys"}
 CPU = {"settings.hardware.device": "cpu", "settings.hardware.cores_per_replica": 2}
+RANGE = {
+    "settings.scaling.min_replicas": 1,
+    "settings.scaling.max_replicas": 2,
+    "settings.scaling.target_ongoing_requests": 24,
+}
 STEPS = {"upgrade.strategy": "NewClusterWithIncrementalUpgrade", "upgrade.gatewayClassName": "istio"}
 LONG = "a-release-name-that-is-far-too-long"
 
@@ -84,15 +89,19 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"settings.scaling.min_replicas": 2}, "autoscaling needs both bounds: give settings.scaling.max_replicas too"),
     ({"settings.scaling.max_replicas": 2}, "autoscaling needs both bounds: give settings.scaling.min_replicas too"),
     (
-        {"settings.scaling.replicas": 1, "settings.scaling.min_replicas": 1, "settings.scaling.max_replicas": 2},
+        {"settings.scaling.min_replicas": 1, "settings.scaling.max_replicas": 2},
+        "autoscaling needs settings.scaling.target_ongoing_requests: give about half of settings.vllm.max_num_seqs",
+    ),
+    (
+        RANGE | {"settings.scaling.replicas": 1},
         "settings.scaling.replicas excludes min_replicas and max_replicas: give a fixed number or a range",
     ),
     (
-        {"settings.scaling.min_replicas": 3, "settings.scaling.max_replicas": 2},
+        RANGE | {"settings.scaling.min_replicas": 3},
         "settings.scaling.min_replicas (3) cannot exceed settings.scaling.max_replicas (2)",
     ),
     (
-        {"settings.scaling.min_replicas": 1, "settings.scaling.max_replicas": 2, "autoscaler.enabled": False},
+        RANGE | {"autoscaler.enabled": False},
         "settings.scaling.max_replicas asks for autoscaling: set autoscaler.enabled to true, or give "
         "settings.scaling.replicas",
     ),

@@ -63,7 +63,7 @@ def test_a_switch_takes_no_text(key: str) -> None:
         ("settings.guard.safe_prompt", False),
         ("settings.limits.body_bytes", 104857600),
         ("settings.limits.max_tokens", None),
-        ("settings.scaling.target_ongoing_requests", 12.5),
+        ("settings.scaling.health_check_period_s", 12.5),
         ("settings.engine", {"block_size": 32, "compilation_config": {"level": 3}}),
         ("settings.vllm.max_num_batched_tokens", 1_000_000),
     ],
