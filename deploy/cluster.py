@@ -107,7 +107,7 @@ def serve_environment(settings: Settings) -> dict[str, str]:
 def local_environment(settings: Settings, run: RunDirectory, replica_ports: range) -> dict[str, str]:
     """``serve_environment`` plus what keeps several deployments on one machine apart, and off other interfaces."""
     return serve_environment(settings) | {
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(run.path)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(run.path / "haproxy")),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run.path / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run.path / ADMIN_SOCKET),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run.path),

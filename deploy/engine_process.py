@@ -32,13 +32,13 @@ def libraries() -> list[Path]:
     return found
 
 
-def environment(cores: Sequence[int]) -> dict[str, str]:
-    """One OpenMP thread on each of ``cores`` (libgomp manual, GOMP_CPU_AFFINITY), with vLLM's libraries preloaded."""
-    return {
-        "OMP_NUM_THREADS": str(len(cores)),
-        "GOMP_CPU_AFFINITY": " ".join(map(str, cores)),
-        "LD_PRELOAD": ":".join(map(str, libraries())),
-    }
+def environment(threads: int, cores: Sequence[int] = ()) -> dict[str, str]:
+    """So many OpenMP threads, with vLLM's libraries preloaded.
+
+    ``cores``: bind one thread to each (libgomp manual, GOMP_CPU_AFFINITY); by default none is bound.
+    """
+    affinity = {"GOMP_CPU_AFFINITY": " ".join(map(str, cores))} if cores else {}
+    return affinity | {"OMP_NUM_THREADS": str(threads), "LD_PRELOAD": ":".join(map(str, libraries()))}
 
 
 @contextmanager
@@ -55,8 +55,8 @@ def _variables(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def start(cores: Sequence[int]) -> None:
-    """Start the fork server, which imports vLLM by itself; returns at once."""
+def start(threads: int, cores: Sequence[int] = ()) -> None:
+    """Start the fork server with the ``environment`` of an engine, which imports vLLM by itself; returns at once."""
     multiprocessing.set_forkserver_preload([PRELOAD])
-    with _variables(environment(cores)):
+    with _variables(environment(threads, cores)):
         forkserver.ensure_running()

@@ -118,11 +118,10 @@ def main(arguments: list[str]) -> None:
     os.execv(binary, [binary, *arguments])  # noqa: S606 (this process becomes HAProxy)
 
 
-def write_launcher(directory: Path) -> Path:
+def write_launcher(launcher: Path) -> Path:
     """Write the executable that Ray Serve starts instead of HAProxy: this file under this Python."""
-    launcher = directory / "haproxy"
     launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{Path(__file__).resolve()}" "$@"\n')
-    launcher.chmod(0o700)
+    launcher.chmod(0o755)
     return launcher
 
 

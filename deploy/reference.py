@@ -1,10 +1,17 @@
-"""The reference page of all settings, made from the schema: ``python -m deploy.reference`` writes it."""
+"""The reference page of all settings, made from the schema.
 
+``python -m deploy.reference`` writes it, and whatever else is generated: ``GENERATED``.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
+from deploy.chart import pages
+from deploy.chart import schema as chart_schema
 from deploy.schema import Leaf, schema_of
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"
+_DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = _DOCS / "reference" / "settings.md"
 _COLUMNS = ["key", "flag", "environment variable", "default", "unit", "bounds", "description"]
 
 _HEAD = """\
@@ -63,6 +70,15 @@ def _cells(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+GENERATED: dict[Path, Callable[[], str]] = {
+    PAGE: render,
+    _DOCS / "reference" / "helm-values.md": pages.render_values,
+    _DOCS / "helm-changes.md": pages.render_changes,
+    chart_schema.FILE_OUT: chart_schema.render,
+}
+"""Every file that is made from the schema or the chart, and what makes it."""
+
 if __name__ == "__main__":
-    PAGE.write_text(render(), encoding="utf-8")
-    print(f"wrote {PAGE}")
+    for file, make in GENERATED.items():
+        file.write_text(make(), encoding="utf-8")
+        print(f"wrote {file}")

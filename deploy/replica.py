@@ -11,11 +11,10 @@ from typing import Any
 
 from deploy import engine_process
 from deploy.gateway.stack import Gateway
-from deploy.leases import lease_cores
+from deploy.leases import SHARED_VARIABLE, lease_cores
 from deploy.machine import measure
-from deploy.proxy import BIND_VARIABLE
 from deploy.quota_actor import book_for
-from deploy.settings import Settings
+from deploy.settings import HardwareSettings, Settings
 
 logger = logging.getLogger("ray.serve")
 
@@ -52,17 +51,24 @@ class ModelReplica:
 
     # Ray Serve awaits it; mypy knows synchronous constructors only.
     async def __init__(self, settings: Mapping[str, Any]) -> None:  # type: ignore[misc]
-        if BIND_VARIABLE in os.environ:
+        if SHARED_VARIABLE in os.environ:
             keep_to_loopback()
         leave_requests_to_the_app()
         resolved = Settings.model_validate(settings)
         # First, because a file that cannot be used should not cost the minutes in which a model loads.
         gateway = Gateway(resolved, book_for(resolved))
         if resolved.hardware.device == "cpu":
-            self._cores = lease_cores(resolved.hardware.cores_per_replica or 1, measure().cores)
-            os.sched_setaffinity(0, self._cores.ids)
-            engine_process.start(self._cores.ids)
+            self._take_cores(resolved.hardware)
         self._server = await self._start(resolved, gateway)
+
+    def _take_cores(self, hardware: HardwareSettings) -> None:
+        threads = hardware.cores_per_replica or 1
+        if not hardware.pin_cores:
+            engine_process.start(threads)
+            return
+        self._cores = lease_cores(threads, measure().cores)
+        os.sched_setaffinity(0, self._cores.ids)
+        engine_process.start(threads, self._cores.ids)
 
     async def _start(self, settings: Settings, gateway: Gateway) -> Any:
         from deploy.llm import llm_config

@@ -107,6 +107,10 @@ class Leaf:
         origin = get_origin(annotation)
         return origin if isinstance(origin, type) else annotation
 
+    def is_word(self, value: bool) -> bool:
+        """Whether a boolean is a word that this leaf takes: YAML 1.1 reads a bare ``on`` or ``off`` as one."""
+        return get_origin(self.kind) is Literal and ("on" if value else "off") in get_args(self.kind)
+
     @property
     def bounds(self) -> str:
         """Its bounds in words, without the unit; empty where it has none."""

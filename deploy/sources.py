@@ -77,7 +77,7 @@ class Given(PydanticBaseSettingsSource):
                 self.mistakes.append(leaf.refusal(self.name(leaf), value))
                 return
             value = values.get(leaf.name, {}) | value
-        elif isinstance(value, bool) and leaf.kind is not bool:
+        elif isinstance(value, bool) and leaf.kind is not bool and not leaf.is_word(value):
             # Python takes true for 1, a person does not.
             self.mistakes.append(leaf.refusal(self.name(leaf), value))
             return

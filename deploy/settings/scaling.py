@@ -92,6 +92,11 @@ class HardwareSettings(Group):
         ge=1,
         le=1024,
     )
+    pin_cores: bool = option(
+        True,
+        "CPU only: bind a replica to cores that no other replica on the machine has. Turn it off in containers that"
+        " share their machine's cores: they do not see each other's.",
+    )
     accelerator_type: str | None = option(
         None,
         "GPU only: Ray's name of the GPU to schedule on, for example L4 or A10G.",

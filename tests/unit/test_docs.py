@@ -22,6 +22,7 @@ HELP = "printed here"
 LIVE = "run by tests/live or by make test itself"
 PLANNED_INSTEAD = "starts a server: its flags are planned here, serving them is what tests/live does"
 LOADTEST = "parsed here; run here where the page shows what it prints"
+CLUSTER = "needs a cluster: tests/chart/test_cluster.py and `make k8s-demo` run such commands"
 ELSEWHERE = "needs a GPU, another machine, or minutes: not run by a test"
 
 RULES = [
@@ -33,6 +34,9 @@ RULES = [
     (r"(\.venv/bin/)?python serve\.py .*--dry-run.*", DRY_RUN),
     (r"RAY_ADDRESS=\S+ \.venv/bin/python serve\.py .*", ELSEWHERE),
     (r"(\S+=\S+ )*(\.venv/bin/)?python serve\.py.*", PLANNED_INSTEAD),
+    (r"make (image|k8s-demo|test-chart)( \w+=\S+)?", ELSEWHERE),
+    (r"(docker|kind) .*", ELSEWHERE),
+    (r"(helm|kubectl) .*", CLUSTER),
     (r"\.venv/bin/serve run .*", LIVE),
     (r"export .*", LIVE),
     (r"(\.venv/bin/)?python -m deploy\.keys .*", "run by test_keys_command.py"),

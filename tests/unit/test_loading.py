@@ -205,3 +205,9 @@ def test_loading_imports_no_engine_and_importing_reads_no_environment() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert ran.stdout == "[]\n"
+
+
+def test_a_bare_off_in_a_profile_or_an_argument_is_the_word(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("gateway: {keys: off}\n")
+    assert load(argv=["--profile", str(tmp_path / "p.yaml")]).gateway.keys == "off"
+    assert load({"guard": {"safe_prompt": False}}).guard.safe_prompt == "off"

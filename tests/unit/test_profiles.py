@@ -51,10 +51,16 @@ def load_serve_config(path: Path) -> None:
     assert load(application["args"]).profile == "demo"
 
 
+def rendered_with_helm(path: Path) -> None:
+    """The chart and every values file of it are rendered, and their results checked, by tests/chart."""
+    assert (path.parent / "Chart.yaml").exists() or path.parent.name in {"ci", "templates", "tests"}
+
+
 # What loads each YAML file of the repository; the first rule that matches its path counts.
 RULES: dict[str, Callable[[Path], None]] = {
     "configs/serve.yaml": load_serve_config,
     "configs/*.yaml": load_profile,
+    "helm/*.yaml": rendered_with_helm,
 }
 
 

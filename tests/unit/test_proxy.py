@@ -79,7 +79,7 @@ def test_a_configuration_without_a_line_that_must_be_mended_is_refused(line: str
         mend(WRITTEN_BY_RAY.replace(line, ""), None)
 
 
-def test_the_launcher_runs_this_python_and_is_private(tmp_path: Path) -> None:
-    launcher = write_launcher(tmp_path)
-    assert launcher.stat().st_mode & 0o777 == 0o700
+def test_the_launcher_runs_this_python_for_every_user(tmp_path: Path) -> None:
+    launcher = write_launcher(tmp_path / "haproxy")
+    assert launcher.stat().st_mode & 0o777 == 0o755
     assert launcher.read_text().startswith("#!/bin/sh\nexec ")

@@ -1,11 +1,16 @@
-"""Prevents a reference page that says something else than the schema."""
+"""Prevents a generated page, or the chart's schema, that says something else than what it is made from."""
 
-from deploy.reference import PAGE, render
+from pathlib import Path
+
+import pytest
+
+from deploy.reference import GENERATED, render
 from deploy.schema import schema_of
 
 
-def test_the_committed_page_is_what_the_schema_renders() -> None:
-    assert PAGE.read_text(encoding="utf-8") == render(), "run: python -m deploy.reference"
+@pytest.mark.parametrize("file", GENERATED, ids=lambda file: file.name)
+def test_a_committed_file_is_what_is_generated(file: Path) -> None:
+    assert file.read_text(encoding="utf-8") == GENERATED[file](), "run: python -m deploy.reference"
 
 
 def test_every_setting_has_one_row_with_its_key_flag_and_variable() -> None:
