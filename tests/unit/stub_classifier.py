@@ -15,12 +15,15 @@ class StubClassifier:
 
     ``dies_after``: how many requests it answers before every further one gets 500.
     ``keeps`` connections open only when told so: unit tests run each request in an event loop of its own.
+    ``most_at_once``: how many requests it has had without an answer at the same time.
     """
 
     def __init__(self) -> None:
         self.status, self.bad = 200, BAD
         self.keeps = False
         self.connections = 0
+        self.at_once = self.most_at_once = 0
+        self._counting = threading.Lock()
         self.answer: bytes | None = None
         self.dies_after: int | None = None
         self.open = threading.Event()
@@ -65,6 +68,7 @@ class StubClassifier:
         request = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         self.requests.append(request)
         self.keys.append(handler.headers["authorization"])
+        self._count(1)
         self.asked.set()
         self.open.wait()
         verdicts = [self.bad in text for text in _texts(request)]
@@ -75,6 +79,8 @@ class StubClassifier:
             content = {"choices": [{"index": 0, "message": {"role": "assistant", "content": said}}]}
         answer = json.dumps(content).encode() if self.answer is None else self.answer
         dead = self.dies_after is not None and len(self.requests) > self.dies_after
+        # Before the answer, after which who asked may send the next request at once.
+        self._count(-1)
         handler.send_response(500 if dead else self.status)
         handler.send_header("content-length", str(len(answer)))
         if not self.keeps:
@@ -83,6 +89,11 @@ class StubClassifier:
         # Who asked may have given up by now.
         with suppress(OSError):
             handler.wfile.write(answer)
+
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self.at_once += more
+            self.most_at_once = max(self.most_at_once, self.at_once)
 
     def close(self) -> None:
         self.open.set()

@@ -15,7 +15,6 @@ from prometheus_client import REGISTRY
 
 from deploy.errors import UsageError
 from deploy.gateway.key_file import new_token
-from deploy.gateway.moderation import NotJudgedError
 from deploy.gateway.moderation_client import LARGEST_ANSWER, Endpoint
 from deploy.gateway.moderation_texts import prompt_texts
 from deploy.gateway.stack import Gateway
@@ -289,11 +288,15 @@ class TestFailures:
         stub.open.clear()
 
         async def judge_five() -> list[Any]:
-            judge = Endpoint(GuardSettings(moderation_url=stub.moderations_url, moderation_timeout_s=0.3))
-            return await asyncio.gather(*(judge.flagged([str(i)]) for i in range(5)), return_exceptions=True)
+            judge = Endpoint(GuardSettings(moderation_url=stub.moderations_url, moderation_timeout_s=60))
+            judging = asyncio.gather(*(judge.flagged([str(i)]) for i in range(5)))
+            while stub.at_once < 2:
+                await asyncio.sleep(0.01)
+            stub.open.set()
+            return await judging
 
-        assert [type(result) for result in asyncio.run(judge_five())] == [NotJudgedError] * 5
-        assert len(stub.requests) == 2
+        assert len(asyncio.run(judge_five())) == 5
+        assert (len(stub.requests), stub.most_at_once) == (5, 2)
 
 
 class TestKey:
