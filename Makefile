@@ -45,8 +45,10 @@ format: setup ## Let ruff format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Measure against bare vLLM and transformers in one run; writes results/bench.json
+bench: setup ## Measure against bare vLLM and transformers, and the load test against other generators; writes results/
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m loadtest selftest
+	$(BIN)/python -m tests.bench loadtest
 
 rehearse: setup ## Rehearse the full-size Mistral 7B with random weights (19 GB of memory, several minutes)
 	$(BIN)/python -m pytest tests/live -m rehearsal

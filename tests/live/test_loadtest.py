@@ -1,11 +1,18 @@
-"""Prevents a load test that measures a mock rightly and the real engine wrongly: tokens, lengths, both loops."""
+"""Prevents a load test that measures a mock rightly and the real engine wrongly: tokens, lengths, both
+loops; a VALID run that errs more than is promised; and a sweep that does not end."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
+from loadtest._mock_process import ROOT, mock_server
+from loadtest._selftest import _one_level
+from loadtest._selftest_client import Level
+from loadtest._sweep import load
 from tests.live.deployment import Deployment
 from tests.locust_process import locust, reported
 
@@ -17,6 +24,8 @@ WORKLOADS = {
     "long": "api: completions\nprompt_tokens: 1500\noutput_tokens: 8\n",
     "turns": "api: chat\nturns: 3\nprompt_tokens: 60\nturn_tokens: 20\noutput_tokens: 16\n",
 }
+# Two trials, of which the second is at the highest rate that is allowed, against a bound that the engine keeps.
+SWEEP = ["--low", "0.5", "--high", "1", "--duration", "6", "--warmup", "0", "--repeats", "1", "--slo", "ttft_p95<60s"]
 
 
 @pytest.fixture
@@ -77,3 +86,29 @@ def test_long_prompts_and_conversations_are_answered(server: Deployment, workloa
         # The second turn of a conversation holds the first one, its answer and the new message.
         longest = max(record.prompt_tokens or 0 for record in run.records)
         assert longest > 60 + 16 + 20
+
+
+def test_a_run_of_64_streams_is_truthful_or_does_not_call_itself_valid() -> None:
+    with mock_server() as url:
+        outcome = _one_level(url, Level(streams=64, tokens_per_s=50, seconds=4))
+    assert outcome.failed == 0
+    # What else runs on the machine decides which of the two it is; `python -m loadtest selftest` asks for the first.
+    if outcome.verdict.level == "VALID":
+        assert outcome.ttft_error_p99 <= 0.003, outcome
+        assert outcome.itl_error_mean <= 0.001, outcome
+
+
+def test_a_sweep_of_the_engine_ends_and_names_a_rate(server: Deployment, workloads: Path) -> None:
+    command = [sys.executable, "-m", "loadtest", "sweep", "--host", server.url, *SWEEP, "--report", str(workloads)]
+    further = ["Completion", "--workload", str(workloads / "plain.yaml")]
+    done = subprocess.run([*command, *further], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    sweep = load(workloads)
+    assert [trial.rate for trial in sweep.trials] == [0.5, 1.0][: len(sweep.trials)]
+    assert all(trial.samples > 0 for trial in sweep.trials)
+    # The engine shares this machine's cores with the client, whose run then may say that it proves nothing.
+    if sweep.ended_by == "untrusted":
+        assert sweep.trials[-1].passed is None
+    else:
+        assert (sweep.ended_by, sweep.sustainable, sweep.binding) == ("high", 1.0, [])
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Sustainable: 1 requests/s" in done.stdout
