@@ -1,6 +1,5 @@
 """Joins the load test to Locust: what happens when a process starts, a run starts, stops, and is quit."""
 
-import random
 import signal
 import sys
 from typing import Any
@@ -22,7 +21,6 @@ from loadtest._request import ErrorKind, Record
 from loadtest._run_plan import RunPlan
 from loadtest._server_scraper import Scraper
 from loadtest._slo import parse_all
-from loadtest._workload import Workload
 
 USAGE_ERROR = 2
 DISMISS_S = 5.0
@@ -49,7 +47,6 @@ class Session:
     def __init__(self, environment: Any) -> None:
         self.environment = environment
         self.agent = Agent(self.deliver, self._request_ended)
-        self._source = random.Random()  # noqa: S311 (which of a mix a user sends first)
 
     @property
     def api_key(self) -> str | None:
@@ -60,18 +57,11 @@ class Session:
         """Pass on what this process measured."""
         raise NotImplementedError
 
-    def draw_workload(self, scenario: str) -> Workload:
-        """The workload of a closed-loop user's next request or conversation."""
-        generator = self.agent.generator
-        assert generator is not None
-        pairs = generator.plan.scenarios[scenario]
-        return self._source.choices([one for one, _ in pairs], [weight for _, weight in pairs])[0]
-
-    def serve(self, workload: Workload, conversation: Conversation | None) -> tuple[Conversation | None, float]:
+    def serve(self, scenario: str, conversation: Conversation | None) -> tuple[Conversation | None, float]:
         """One request of a closed-loop user."""
         generator = self.agent.generator
         assert generator is not None
-        return generator.serve(workload, conversation)
+        return generator.serve(scenario, conversation)
 
     def _request_ended(self, record: Record) -> None:
         kind = None if record.error == ErrorKind.CANCELLED else record.error

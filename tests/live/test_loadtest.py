@@ -22,7 +22,7 @@ WORKLOADS = {
     "plain": "api: completions\nprompt_tokens: 100\noutput_tokens: 32\n",
     "talk": "api: chat\nprompt_tokens: {distribution: normal, mean: 120, deviation: 20}\noutput_tokens: 24\n",
     "long": "api: completions\nprompt_tokens: 1500\noutput_tokens: 8\n",
-    "turns": "api: chat\nturns: 3\nprompt_tokens: 60\nturn_tokens: 20\noutput_tokens: 16\n",
+    "turns": "api: chat\nturns: 3\nprompt_tokens: 60\nturn_tokens: 20\noutput_tokens: 4\n",
 }
 # Two trials, of which the second is at the highest rate that is allowed, against a bound that the engine keeps.
 SWEEP = ["--low", "0.5", "--high", "1", "--duration", "6", "--warmup", "0", "--repeats", "1", "--slo", "ttft_p95<60s"]
@@ -72,10 +72,12 @@ def test_an_open_loop_in_two_processes_sends_its_schedule(server: Deployment, wo
     assert {record.output_tokens for record in run.records} == {24}
 
 
-@pytest.mark.parametrize("name", ["long", "turns"])
-def test_long_prompts_and_conversations_are_answered(server: Deployment, workloads: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "seconds"), [("long", 5), ("turns", 10)])
+def test_long_prompts_and_conversations_are_answered(
+    server: Deployment, workloads: Path, name: str, seconds: int
+) -> None:
     report = workloads / "report"
-    flags = ["--workload", str(workloads / f"{name}.yaml"), "-u", "2", "-t", "6s", "--warmup", "0"]
+    flags = ["--workload", str(workloads / f"{name}.yaml"), "-u", "2", "-t", f"{seconds}s", "--warmup", "0"]
     result = locust(server.url, *flags, "--report", str(report), timeout_s=120)
     run, summary = reported(report)
     assert result.returncode in (0, 3), result.stderr
@@ -85,7 +87,7 @@ def test_long_prompts_and_conversations_are_answered(server: Deployment, workloa
     else:
         # The second turn of a conversation holds the first one, its answer and the new message.
         longest = max(record.prompt_tokens or 0 for record in run.records)
-        assert longest > 60 + 16 + 20
+        assert longest >= 60 + 4 + 20
 
 
 def test_a_run_of_64_streams_is_truthful_or_does_not_call_itself_valid() -> None:
