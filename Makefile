@@ -56,6 +56,7 @@ rehearse: setup ## Rehearse the full-size Mistral 7B with random weights (19 GB 
 docs: setup ## Generate the reference pages
 	$(BIN)/python -m deploy.reference
 	$(BIN)/python -m loadtest._reference
+	$(BIN)/python -m loadtest._flag_reference
 	scripts/licences.sh
 
 lock: ## Resolve requirements/*.in into pinned sets

@@ -1,5 +1,6 @@
 """Joins the load test to Locust: what happens when a process starts, a run starts, stops, and is quit."""
 
+import os
 import signal
 import sys
 from typing import Any
@@ -50,8 +51,8 @@ class Session:
 
     @property
     def api_key(self) -> str | None:
-        """The key for the server under test."""
-        return self.environment.parsed_options.api_key or None
+        """The key for the server under test. One in the environment is not passed on to workers elsewhere."""
+        return self.environment.parsed_options.api_key or os.environ.get("OPENAI_API_KEY") or None
 
     def deliver(self, batch: Batch) -> None:
         """Pass on what this process measured."""
