@@ -5,6 +5,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from loadtest._client import settle_memory
 from loadtest._errors import LoadTestError
@@ -15,8 +16,8 @@ from loadtest._run_data import HealthSample
 from loadtest._run_plan import RunPlan
 
 REPORT_S = 1.0
-LARGEST_BATCH = 2000
-"""Records in one message."""
+LARGEST_BATCH = 50
+"""Records in one message. Between two of them the process looks after its streams."""
 
 Batch = dict[str, Any]
 """``worker``; ``records`` and ``health`` as rows, times in seconds since the start of the run; ``dropped`` so far; and
@@ -97,7 +98,8 @@ class Agent:
         generator = self.generator
         assert generator is not None
         health = gevent.spawn(watch, place.start, place.worker, self._counts, self._health)
-        reports = gevent.spawn(self._report)
+        ended = Event()
+        reports = gevent.spawn(self._report, ended)
         try:
             generator.run(place)
             # The last second is complete a moment later.
@@ -106,16 +108,16 @@ class Agent:
             generator.drain(self._drain_s, *self._cut)
         finally:
             health.kill()
-            reports.kill()
+            ended.set()
+        reports.join()
         self._ship(done=True)
 
     def _counts(self) -> tuple[int, int]:
         generator = self.generator
         return (generator.in_flight, generator.dispatched) if generator is not None else (0, 0)
 
-    def _report(self) -> None:
-        while True:
-            gevent.sleep(REPORT_S)
+    def _report(self, ended: Event) -> None:
+        while not ended.wait(REPORT_S):
             self._ship(done=False)
 
     def _ship(self, *, done: bool) -> None:
@@ -135,3 +137,4 @@ class Agent:
             )
             if last:
                 return
+            gevent.sleep(0)

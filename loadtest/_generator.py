@@ -103,7 +103,9 @@ class Generator:
         return self._requests.plan(index)
 
     def _sleep_until(self, moment: float) -> bool:
-        """False where the run was stopped before."""
+        """False where the run was stopped before. Too late, it still lets the requests start that were spawned."""
+        if moment <= time.perf_counter():
+            gevent.sleep(0)
         while (left := moment - time.perf_counter()) > 0:
             if left > LONGEST_SLEEP_S:
                 self._stopped.wait(LONGEST_SLEEP_S)
