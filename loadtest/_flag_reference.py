@@ -15,7 +15,7 @@ HEAD = """\
 Made from `loadtest/_flags.py` by `python -m loadtest._flag_reference`. Do not edit it by hand.
 
 They stand beside Locust's own, of which `--host`, `-t`, `-u`, `-r`, `--processes`, `--tags` and `--stop-timeout` matter
-here. `locust --help` shows only Locust's. What the arrivals and workloads mean is on [a page of their own](../workloads.md).
+here. `locust --help` shows only Locust's. [What arrivals and workloads mean](../workloads.md).
 
 | flag | meaning | default |
 | --- | --- | --- |
