@@ -12,6 +12,7 @@ from gevent.event import Event
 from loadtest._answer import RequestError
 from loadtest._arrivals import Arrivals
 from loadtest._calibration import Calibration
+from loadtest._collector import Collector
 from loadtest._generator import BACK_OFF_S, Generator, Place
 from loadtest._request import ErrorKind, Record, RequestSpec
 from loadtest._run_plan import RunPlan
@@ -172,3 +173,16 @@ def test_a_user_thinks_as_long_as_asked_and_waits_after_a_failure() -> None:
 def test_a_plan_survives_the_way_to_another_process() -> None:
     plan = replace(PLAN, scenarios={"Talk": [(TALK, 2.0), (PLAIN, 1.0)]})
     assert RunPlan.from_json(plan.to_json()) == plan
+
+
+def test_a_report_holds_no_text_of_the_workload_and_all_of_its_numbers() -> None:
+    private = Workload(name="private", prompts=["first secret", "second secret"], system="third secret", turns=2)
+    plan = replace(PLAN, scenarios={"Private": [(private, 1.0)]}, arrivals=Arrivals("poisson", 2.0), duration_s=10.0)
+    collector = Collector(plan, lambda _: None)
+    collector.take({"worker": 0, "records": [record().to_row()], "health": [], "dropped": 3, "done": True})
+    run = collector.run_data(12.0, 2, [])
+    assert "secret" not in str(run.workload)
+    (shown,) = run.workload["parameters"]["scenarios"]["Private"]
+    assert (shown["prompts"], shown["system"], shown["turns"]) == ("2 texts", "12 characters", 2)
+    assert run.arrivals == {"kind": "poisson", "rate": 2.0, "seed": 1, "dropped": 3}
+    assert (run.duration_s, run.requested_rate, run.users, run.processes, len(run.records)) == (10.0, 2.0, None, 2, 1)

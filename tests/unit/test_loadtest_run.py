@@ -169,7 +169,7 @@ def test_whatever_a_server_does_wrong_is_counted_and_named(mock: str, report: Pa
         yaml.safe_dump({"mix": [{"workload": str(tmp_path / f"{name}.yaml"), "weight": 1} for name in names]})
     )
     flags = ["--workload", str(mix), "--arrivals", "constant", "--rate", "40", "-t", "3s", "--warmup", "0"]
-    locust(mock, *flags, "--request-timeout", "1", "--report", str(report))
+    locust(mock, *flags, "--request-timeout", "4", "--report", str(report))
     run, summary = reported(report)
     assert len(run.records) == 120
     found = {name: set(figures.requests.errors) for name, figures in summary.scenarios.items()}
