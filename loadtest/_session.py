@@ -117,7 +117,7 @@ class Lead(Session):
 
     def __init__(self, environment: Any, default: str) -> None:
         super().__init__(environment)
-        self._run_time = environment.parsed_options.run_time
+        self._run_time: int | None = None
         self._check(default)
         self.live = Live(parse_all(environment.parsed_options.slo or []))
         self.crew: Crew = (
@@ -146,22 +146,22 @@ class Lead(Session):
         options = self.environment.parsed_options
         self.environment.user_classes = choose(options, self.environment.user_classes, default)
         if options.headless or options.autostart:
-            self._plan()
+            self._plan(options.run_time)
             # A run begins with its first request, later than Locust's clock; so its end is watched by the conductor.
-            options.run_time = None
+            self._run_time, options.run_time = options.run_time, None
             if options.spawn_rate is None:
                 options.spawn_rate = min(MOST_SPAWN_RATE, options.num_users or 1)
 
-    def _plan(self) -> RunPlan:
-        options = self.environment.parsed_options
-        # The web UI may have set another time.
-        run_time = options.run_time or self._run_time
-        return plan_of(options, run_time, self.environment.host, self.environment.user_classes)
+    def _plan(self, run_time: int | None) -> RunPlan:
+        environment = self.environment
+        return plan_of(environment.parsed_options, run_time, environment.host, environment.user_classes)
 
     def _start(self) -> None:
         options = self.environment.parsed_options
+        # Of the web UI's form, in which an empty field would leave the time of the run before.
+        run_time, options.run_time = options.run_time or self._run_time, None
         try:
-            plan = resolve(self._plan(), self.api_key)
+            plan = resolve(self._plan(run_time), self.api_key)
             scraper = Scraper(plan.host, options.server_metrics or (), self.api_key)
             self.conductor.begin(plan, scraper, options.slo or [], options.report or None)
         except LoadTestError as error:
