@@ -92,7 +92,7 @@ def test_a_replica_without_a_name_is_known_by_the_start_of_its_process() -> None
         "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n"
         "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1700000000.25\n"
     )
-    assert parse(page, "s") == [{"source": "s", "replica": "process 1700000000", "running": 1.0}]
+    assert parse(page, "s") == [{"source": "s", "replica": "process 1700000000.25", "running": 1.0}]
 
 
 @pytest.mark.parametrize("page", ["", "# nothing here\n", "other_metric 1\n", "num_requests_running 1\n"])
