@@ -1,5 +1,6 @@
 """A process's part in a run: told what to do by the conductor, it generates load and reports what it measured."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from loadtest._request import ClockAnchor, ErrorKind, Record
 from loadtest._run_data import HealthSample
 from loadtest._run_plan import RunPlan
 
+_logger = logging.getLogger(__name__)
 REPORT_S = 1.0
 LARGEST_BATCH = 50
 """Records in one message. Between two of them the process looks after its streams."""
@@ -106,6 +108,9 @@ class Agent:
             gevent.sleep(0.05)
             health.kill()
             generator.drain(self._drain_s, *self._cut)
+        except Exception:
+            # A mistake of this program: what was measured is still told, and the missing load shows.
+            _logger.exception("the load generator failed")
         finally:
             health.kill()
             ended.set()
