@@ -52,10 +52,12 @@ format: setup ## Let ruff format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Measure against bare vLLM and transformers, the gateway's cost, and overload; writes results/
+bench: setup ## Measure against bare vLLM, transformers and other load generators, the gateway's cost, overload; writes results/
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench gateway
 	$(BIN)/python -m tests.bench overload
+	$(BIN)/python -m loadtest selftest
+	$(BIN)/python -m tests.bench loadtest
 
 rehearse: setup ## Rehearse the full-size Mistral 7B with random weights (19 GB of memory, several minutes)
 	$(BIN)/python -m pytest tests/live -m rehearsal
@@ -70,6 +72,7 @@ k8s-demo: setup ## A release's whole life on the cluster of KUBECONFIG; CLUSTER=
 docs: setup ## Generate the reference pages
 	$(BIN)/python -m deploy.reference
 	$(BIN)/python -m loadtest._reference
+	$(BIN)/python -m loadtest._flag_reference
 	scripts/licences.sh
 
 lock: ## Resolve requirements/*.in into pinned sets

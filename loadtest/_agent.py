@@ -1,10 +1,12 @@
 """A process's part in a run: told what to do by the conductor, it generates load and reports what it measured."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from loadtest._client import settle_memory
 from loadtest._errors import LoadTestError
@@ -14,9 +16,10 @@ from loadtest._request import ClockAnchor, ErrorKind, Record
 from loadtest._run_data import HealthSample
 from loadtest._run_plan import RunPlan
 
+_logger = logging.getLogger(__name__)
 REPORT_S = 1.0
-LARGEST_BATCH = 2000
-"""Records in one message."""
+LARGEST_BATCH = 50
+"""Records in one message. Between two of them the process looks after its streams."""
 
 Batch = dict[str, Any]
 """``worker``; ``records`` and ``health`` as rows, times in seconds since the start of the run; ``dropped`` so far; and
@@ -97,25 +100,29 @@ class Agent:
         generator = self.generator
         assert generator is not None
         health = gevent.spawn(watch, place.start, place.worker, self._counts, self._health)
-        reports = gevent.spawn(self._report)
+        ended = Event()
+        reports = gevent.spawn(self._report, ended)
         try:
             generator.run(place)
             # The last second is complete a moment later.
             gevent.sleep(0.05)
             health.kill()
             generator.drain(self._drain_s, *self._cut)
+        except Exception:
+            # A mistake of this program: what was measured is still told, and the missing load shows.
+            _logger.exception("the load generator failed")
         finally:
             health.kill()
-            reports.kill()
+            ended.set()
+        reports.join()
         self._ship(done=True)
 
     def _counts(self) -> tuple[int, int]:
         generator = self.generator
         return (generator.in_flight, generator.dispatched) if generator is not None else (0, 0)
 
-    def _report(self) -> None:
-        while True:
-            gevent.sleep(REPORT_S)
+    def _report(self, ended: Event) -> None:
+        while not ended.wait(REPORT_S):
             self._ship(done=False)
 
     def _ship(self, *, done: bool) -> None:
@@ -135,3 +142,4 @@ class Agent:
             )
             if last:
                 return
+            gevent.sleep(0)

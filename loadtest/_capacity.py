@@ -58,6 +58,12 @@ class ReplicaPlan:
             scaling["target_ongoing_requests"] = self.target_ongoing_requests
         return {"scaling": scaling}
 
+    def values(self) -> dict[str, Any]:
+        """Values of the chart, which autoscales only towards a known target: without one, a fixed number."""
+        if self.target_ongoing_requests is None:
+            return {"settings": {"scaling": {"replicas": self.replicas}}}
+        return {"autoscaler": {"enabled": True}, "settings": self.settings()}
+
 
 def plan(rate: float, capacity: Capacity, headroom: float, spare: int) -> ReplicaPlan:
     """Replicas for ``rate`` requests/s: ⌈rate / (capacity × (1 − headroom))⌉ + spare. Raises LoadTestError.
@@ -108,19 +114,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replicas", type=int, default=1, metavar="N", help="replicas that were measured [default: 1]")
     parser.add_argument("--headroom", type=float, default=0.2, metavar="H", help="share to keep free [default: 0.2]")
     parser.add_argument("--spare", type=int, default=1, metavar="N", help="replicas that may fail [default: 1]")
+    parser.add_argument("--chart", action="store_true", help="print values for the Helm chart, not a profile")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the plan: YAML for a profile on stdout, the reasoning as its comments. Raises LoadTestError."""
+    """Print the plan: YAML for a profile or for the chart, the reasoning as its comments. Raises LoadTestError."""
     _check(arguments)
     if arguments.report is None:
         capacity = Capacity(arguments.sustainable / arguments.replicas)
     else:
         capacity = capacity_of(_sweep.load(arguments.report), arguments.replicas)
-    print(
-        render(plan(arguments.rate, capacity, arguments.headroom, arguments.spare), capacity, arguments.headroom),
-        end="",
-    )
+    found = plan(arguments.rate, capacity, arguments.headroom, arguments.spare)
+    planned = found.values() if arguments.chart else found.settings()
+    print(render(found, capacity, arguments.headroom) + yaml.safe_dump(planned, sort_keys=False), end="")
     return 0
 
 
@@ -137,7 +143,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def render(replicas: ReplicaPlan, capacity: Capacity, headroom: float) -> str:
-    """The plan as YAML."""
+    """The reasoning, as comments of the YAML below it."""
     lines = [
         f"# For {replicas.rate:g} requests/s: one replica sustains {capacity.rate:.3g}, less {headroom:.0%} headroom.",
         f"# Needed: {replicas.needed}; with spares: {replicas.replicas}, each then at {replicas.utilisation:.0%}.",
@@ -147,4 +153,4 @@ def render(replicas: ReplicaPlan, capacity: Capacity, headroom: float) -> str:
         lines.append(
             "# No latency was measured: target_ongoing_requests is left to the server. A sweep's --report sets it."
         )
-    return "\n".join(lines) + "\n" + yaml.safe_dump(replicas.settings(), sort_keys=False)
+    return "\n".join(lines) + "\n"

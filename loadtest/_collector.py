@@ -87,7 +87,12 @@ class Collector:
 
 
 def _shown(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None and name != "description"}
+    """What a report says of a workload: of texts only how many or how long they are, as they may be private."""
+    shown = {name: value for name, value in values.items() if value is not None and name != "description"}
+    for name, unit in {"prompts": "texts", "system": "characters"}.items():
+        if name in shown:
+            shown[name] = f"{len(shown[name])} {unit}"
+    return shown
 
 
 def versions() -> dict[str, str]:

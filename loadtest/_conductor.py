@@ -55,6 +55,8 @@ class Conductor:
         self._deadline = None
         self._crew.prepare(plan)
         self._job = gevent.spawn(self._conduct, plan, self.collector, objectives, report)
+        # A mistake of this program must not leave a run that never ends.
+        self._job.link_exception(lambda _: self._ended(UNTRUSTED))
 
     def stop(self, drain_s: float | None = None) -> None:
         """End the run before its time, and wait until its result is written."""

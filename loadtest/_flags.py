@@ -6,8 +6,6 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from locust import User
-
 from loadtest import _slo
 from loadtest._arrivals import KINDS, Arrivals, Kind, parse_steps
 from loadtest._connection import Endpoint
@@ -26,7 +24,7 @@ def add_flags(parser: Any) -> None:
     add("--slo", action="append", type=_checked(_slo.parse), metavar="OBJ", help="'ttft_p95<500ms'; repeatable")
     add("--model", help="model to ask for [default: the first that the server lists]")
     # What is in a group does not appear in the web UI: its page must not hold the key.
-    add("--api-key", env_var="OPENAI_API_KEY", metavar="KEY", help="better given as OPENAI_API_KEY, which nobody sees")
+    add("--api-key", metavar="KEY", help="better given as the variable OPENAI_API_KEY, which `ps` does not show")
     add("--workload", type=_checked(load), metavar="NAME|FILE", help="instead of the scenario's own")
     add("--arrivals", choices=KINDS, help="closed: users; else open loop [default: closed; with --rate: poisson]")
     add("--rate", type=number(1e-3, 1e6), metavar="R", help="open loop: requests/s of all processes together")
@@ -97,6 +95,9 @@ def _check_others(parser: Any) -> None:
 
 
 def _scenario(name: str) -> str:
+    # Not at the top: importing Locust makes the whole process gevent's.
+    from locust import User
+
     known = sorted({one.__name__ for one in _user_classes(User) if not one.abstract})
     if name not in known:
         own = [one for one in known if one != "PytestUser"]

@@ -15,7 +15,6 @@ from loadtest._client import Client
 from loadtest._prompts import Conversation, Planned, Requests
 from loadtest._request import ErrorKind, Record
 from loadtest._run_plan import RunPlan, read_trace
-from loadtest._workload import Workload
 
 BACK_OFF_S = 1.0
 """A closed-loop user whose request failed waits so long: a dead server would be asked thousands of times a second."""
@@ -104,7 +103,9 @@ class Generator:
         return self._requests.plan(index)
 
     def _sleep_until(self, moment: float) -> bool:
-        """False where the run was stopped before."""
+        """False where the run was stopped before. Too late, it still lets the requests start that were spawned."""
+        if moment <= time.perf_counter():
+            gevent.sleep(0)
         while (left := moment - time.perf_counter()) > 0:
             if left > LONGEST_SLEEP_S:
                 self._stopped.wait(LONGEST_SLEEP_S)
@@ -116,7 +117,7 @@ class Generator:
 
     # Closed loop --------------------------------------------------------------------------------------------------
 
-    def serve(self, workload: Workload, conversation: Conversation | None) -> tuple[Conversation | None, float]:
+    def serve(self, scenario: str, conversation: Conversation | None) -> tuple[Conversation | None, float]:
         """One request of a Locust user: the conversation to go on with, and seconds to think before the next one.
 
         A user killed while it waits leaves its request to ``drain``.
@@ -126,7 +127,7 @@ class Generator:
             self._stopped.wait()
             return None, 1.0
         index = next(self._numbers)
-        planned = self._requests.plan(index, conversation, workload)
+        planned = self._requests.plan(index, conversation, self.plan.scenarios[scenario])
         self.dispatched += 1
         record = self._in_flight.spawn(self._send, planned, index, None).get()
         if record.error not in (None, ErrorKind.CANCELLED):

@@ -50,6 +50,7 @@ def _blueprint(
     @blueprint.route("/")
     @guarded
     def page() -> str:
+        # With a sample, so that there is a place for the server's charts; the figures come later.
         shown = charts(live, ALL, [{"source": "", "t": 0.0, "running": 0, "waiting": 0, "kv_usage": 0}])
         text: str = template("live.html").render(columns=COLUMNS, charts=shown, note=described(), all_requests=ALL)
         return text

@@ -52,8 +52,7 @@ class Requests:
         nonce: str,
         trace: Trace | None = None,
     ) -> None:
-        self._workloads = [workload for workload, _ in workloads]
-        self._weights = [weight for _, weight in workloads]
+        self._workloads = workloads
         self._calibration = calibration
         self._model = model
         self._seed = seed
@@ -62,13 +61,19 @@ class Requests:
         number = int.from_bytes(hashlib.sha256(nonce.encode()).digest()[:8])
         self._nonce = FIRST + self._book.named(number, NONCE_WORDS)
 
-    def plan(self, index: int, conversation: Conversation | None = None, workload: Workload | None = None) -> Planned:
-        """Request ``index``: the next turn of the conversation, or else a new one of the workload, drawn if None."""
+    def plan(
+        self,
+        index: int,
+        conversation: Conversation | None = None,
+        among: Sequence[tuple[Workload, float]] | None = None,
+    ) -> Planned:
+        """Request ``index``: the next turn of the conversation, or else a new one, of a workload drawn among these."""
         source = random.Random(f"{self._seed} {index}")  # noqa: S311 (a reproducible load, no secrets)
         if conversation is not None:
             workload = conversation.workload
-        elif workload is None:
-            workload = source.choices(self._workloads, self._weights)[0]
+        else:
+            workloads, weights = zip(*(among or self._workloads), strict=True)
+            workload = source.choices(workloads, weights)[0]
         traced = (
             self._trace.requests[index % len(self._trace.requests)] if self._trace and workload.uses_trace else None
         )

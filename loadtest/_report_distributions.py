@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loadtest._chart import Bound, Chart, Trace, numbers
-from loadtest._request import Record
 from loadtest._run_data import RunData
-from loadtest._samples import samples_of
+from loadtest._samples import Samples, samples_of
 from loadtest._slo import Objective
-from loadtest._statistics import percentiles
+from loadtest._statistics import Array, percentiles
 
 SHARES = (*np.linspace(0, 0.98, 50), *np.linspace(0.985, 0.999, 15), 1.0)
 STEPS = 48
@@ -30,19 +30,15 @@ TITLES = {
 def distribution_charts(run: RunData, objectives: Sequence[Objective]) -> list[Chart]:
     """For each latency that was measured: its cumulative distribution by scenario, and its histogram."""
     measured = run.measured()
-    scenarios = sorted({record.scenario for record in measured})
+    scenarios = np.array([record.scenario for record in measured])
     charts = []
     for name, title in TITLES.items():
         samples = samples_of(measured, name)
         if not len(samples.values):
             continue
+        values = np.maximum(samples.values * 1000, SMALLEST_MS)
         bounds = [Bound(one.bound, one.text, "x") for one in objectives if one.latency and one.latency[0] == name]
-        curves = [_curve(measured, name, "all requests", "ink")]
-        if len(scenarios) > 1:
-            curves += [
-                _curve([record for record in measured if record.scenario == one], name, one, f"series{1 + number % 6}")
-                for number, one in enumerate(scenarios)
-            ]
+        curves = _curves(values, samples, scenarios[samples.owners])
         charts += [
             Chart(
                 id=f"cdf-{name}",
@@ -57,20 +53,30 @@ def distribution_charts(run: RunData, objectives: Sequence[Objective]) -> list[C
                 share=True,
                 bounds=bounds,
             ),
-            _histogram(measured, name, title, bounds),
+            _histogram(name, title, values, samples, bounds),
         ]
     return charts
 
 
-def _curve(records: Sequence[Record], name: str, title: str, colour: str) -> Trace:
-    samples = samples_of(records, name)
-    x = percentiles(np.maximum(samples.values * 1000, SMALLEST_MS), SHARES, samples.weights)
-    return Trace(title, "line", numbers(SHARES), colour, x=numbers(x))
+def _curves(values: Array, samples: Samples, scenarios: NDArray[np.str_]) -> list[Trace]:
+    everything = np.ones(len(values), dtype=bool)
+    curves = [_curve("all requests", "ink", values, samples, everything)]
+    names = np.unique(scenarios)
+    if len(names) > 1:
+        curves += [
+            _curve(str(name), f"series{1 + number % 6}", values, samples, scenarios == name)
+            for number, name in enumerate(names)
+        ]
+    return curves
 
 
-def _histogram(records: Sequence[Record], name: str, title: str, bounds: list[Bound]) -> Chart:
-    samples = samples_of(records, name)
-    values = np.maximum(samples.values * 1000, SMALLEST_MS)
+def _curve(name: str, colour: str, values: Array, samples: Samples, chosen: NDArray[np.bool_]) -> Trace:
+    weights = None if samples.weights is None else samples.weights[chosen]
+    x = percentiles(values[chosen], SHARES, weights)
+    return Trace(name, "line", numbers(SHARES), colour, x=numbers(x))
+
+
+def _histogram(name: str, title: str, values: Array, samples: Samples, bounds: list[Bound]) -> Chart:
     low, high = float(values.min()), float(values.max())
     if high < low * NARROW:
         low, high = low / NARROW, high * NARROW

@@ -29,7 +29,7 @@ MS = 1000
 
 def latency_charts(run: RunData, axis: TimeAxis, objectives: Sequence[Objective], spans: Sequence[Span]) -> list[Chart]:
     """TTFT and ITL as bands: median, p90 and p99 of each bin; by scenario where there are several."""
-    scenarios = _by_scenario(run.records)
+    names = np.array([record.scenario for record in run.records])
     charts = []
     for name, title, note in (
         (
@@ -44,7 +44,9 @@ def latency_charts(run: RunData, axis: TimeAxis, objectives: Sequence[Objective]
             "counted: median, and bands up to p90 and p99.",
         ),
     ):
-        traces = {label: _band(axis, _moments(records, name)) for label, records in scenarios.items()}
+        found = gaps(run.records) if name == "itl" else latencies(run.records, name)
+        traces = {"all requests": _band(axis, found)}
+        traces |= {str(one): _band(axis, found.of(names == one)) for one in np.unique(names)}
         chart = Chart(
             id=name,
             title=title,
@@ -60,10 +62,6 @@ def latency_charts(run: RunData, axis: TimeAxis, objectives: Sequence[Objective]
     return charts
 
 
-def _moments(records: Sequence[Record], name: str) -> Moments:
-    return gaps(records) if name == "itl" else latencies(records, name)
-
-
 def _band(axis: TimeAxis, of: Moments) -> list[Trace]:
     median, *upper = axis.quantiles(of.t, of.values * MS, BAND, of.weights)
     return [Trace("median", "quantiles", numbers(median), "client", upper=[numbers(each) for each in upper])]
@@ -73,21 +71,14 @@ def _bounds(objectives: Sequence[Objective], name: str) -> list[Bound]:
     return [Bound(one.bound, one.text) for one in objectives if one.latency is not None and one.latency[0] == name]
 
 
-def _by_scenario(records: Sequence[Record]) -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        found[record.scenario].append(record)
-    return {"all requests": list(records), **dict(sorted(found.items()))}
-
-
 def breach_spans(run: RunData, axis: TimeAxis, objectives: Sequence[Objective], found: Sequence[Breach]) -> list[Span]:
     """The bins in which a latency objective did not hold, by the commonest cause of the requests that missed it."""
     causes: dict[int, Counter[str]] = defaultdict(Counter)
-    for breach in found:
-        causes[int(axis.bin_of(np.array([breach.record.sent]))[0])][breach.cause] += 1
+    for number, breach in zip(axis.bin_of(np.array([one.record.sent for one in found])), found, strict=True):
+        causes[int(number)][breach.cause] += 1
     records: dict[int, list[Record]] = defaultdict(list)
-    for record in run.records:
-        records[int(axis.bin_of(np.array([record.sent]))[0])].append(record)
+    for number, record in zip(axis.bin_of(moments(run.records, "sent")), run.records, strict=True):
+        records[int(number)].append(record)
     spans: list[Span] = []
     for number in sorted(causes):
         if all(_held(records[number], objective) for objective in objectives):

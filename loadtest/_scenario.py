@@ -8,7 +8,6 @@ from locust import User, tag
 from loadtest._arrivals import Kind
 from loadtest._prompts import Conversation
 from loadtest._session import session_of
-from loadtest._workload import Workload
 
 
 class Scenario(User):  # type: ignore[misc] # Locust has no types
@@ -25,7 +24,6 @@ class Scenario(User):  # type: ignore[misc] # Locust has no types
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self._conversation: Conversation | None = None
-        self._workload: Workload | None = None
         self._think_s = 0.0
 
     def wait_time(self) -> float:
@@ -35,11 +33,7 @@ class Scenario(User):  # type: ignore[misc] # Locust has no types
     def send_next(self) -> None:
         """Send the next request and wait for its end."""
         session = session_of(self.environment)
-        if self._workload is None:
-            self._workload = session.draw_workload(type(self).__name__)
-        self._conversation, self._think_s = session.serve(self._workload, self._conversation)
-        if self._conversation is None:
-            self._workload = None
+        self._conversation, self._think_s = session.serve(type(self).__name__, self._conversation)
 
 
 def sending(name: str) -> list[Callable[[Any], None]]:

@@ -56,11 +56,12 @@ class Scraper:
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """End; a page that is being read is waited for."""
+        """End with a last round, so that the counters hold what came since the one before."""
         self._stop.set()
         if self._greenlet is not None:
             self._greenlet.join(TIMEOUT_S + 1)
             self._greenlet = None
+            self._sample(time.perf_counter())
 
     def samples(self, start: float) -> list[Sample]:
         """Every sample so far, ``t`` in seconds since ``start``, a ``perf_counter`` time."""
@@ -69,13 +70,19 @@ class Scraper:
     def _run(self) -> None:
         due = time.perf_counter()
         while not self._stop.is_set():
-            self._rounds.append([{**sample, "t": due} for sample in self._round()])
-            if len(self._rounds) > MOST_ROUNDS:
-                self._rounds = self._rounds[::2]
-                self._period_s *= 2
+            self._sample(due)
+            self._thin()
             # A page that is slower than the period delays the next round instead of piling rounds up.
             due = max(due + self._period_s, time.perf_counter())
             self._stop.wait(due - time.perf_counter())
+
+    def _thin(self) -> None:
+        if len(self._rounds) > MOST_ROUNDS:
+            self._rounds = self._rounds[::2]
+            self._period_s *= 2
+
+    def _sample(self, t: float) -> None:
+        self._rounds.append([{**sample, "t": t} for sample in self._round()])
 
     def _round(self) -> list[Sample]:
         jobs = [gevent.spawn(_read, request) for request in self._requests]

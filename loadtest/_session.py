@@ -1,6 +1,6 @@
 """Joins the load test to Locust: what happens when a process starts, a run starts, stops, and is quit."""
 
-import random
+import os
 import signal
 import sys
 from typing import Any
@@ -22,7 +22,6 @@ from loadtest._request import ErrorKind, Record
 from loadtest._run_plan import RunPlan
 from loadtest._server_scraper import Scraper
 from loadtest._slo import parse_all
-from loadtest._workload import Workload
 
 USAGE_ERROR = 2
 DISMISS_S = 5.0
@@ -49,29 +48,21 @@ class Session:
     def __init__(self, environment: Any) -> None:
         self.environment = environment
         self.agent = Agent(self.deliver, self._request_ended)
-        self._source = random.Random()  # noqa: S311 (which of a mix a user sends first)
 
     @property
     def api_key(self) -> str | None:
-        """The key for the server under test."""
-        return self.environment.parsed_options.api_key or None
+        """The key for the server under test. One in the environment is not passed on to workers elsewhere."""
+        return self.environment.parsed_options.api_key or os.environ.get("OPENAI_API_KEY") or None
 
     def deliver(self, batch: Batch) -> None:
         """Pass on what this process measured."""
         raise NotImplementedError
 
-    def draw_workload(self, scenario: str) -> Workload:
-        """The workload of a closed-loop user's next request or conversation."""
-        generator = self.agent.generator
-        assert generator is not None
-        pairs = generator.plan.scenarios[scenario]
-        return self._source.choices([one for one, _ in pairs], [weight for _, weight in pairs])[0]
-
-    def serve(self, workload: Workload, conversation: Conversation | None) -> tuple[Conversation | None, float]:
+    def serve(self, scenario: str, conversation: Conversation | None) -> tuple[Conversation | None, float]:
         """One request of a closed-loop user."""
         generator = self.agent.generator
         assert generator is not None
-        return generator.serve(workload, conversation)
+        return generator.serve(scenario, conversation)
 
     def _request_ended(self, record: Record) -> None:
         kind = None if record.error == ErrorKind.CANCELLED else record.error
@@ -126,7 +117,7 @@ class Lead(Session):
 
     def __init__(self, environment: Any, default: str) -> None:
         super().__init__(environment)
-        self._run_time = environment.parsed_options.run_time
+        self._run_time: int | None = None
         self._check(default)
         self.live = Live(parse_all(environment.parsed_options.slo or []))
         self.crew: Crew = (
@@ -155,22 +146,22 @@ class Lead(Session):
         options = self.environment.parsed_options
         self.environment.user_classes = choose(options, self.environment.user_classes, default)
         if options.headless or options.autostart:
-            self._plan()
+            self._plan(options.run_time)
             # A run begins with its first request, later than Locust's clock; so its end is watched by the conductor.
-            options.run_time = None
+            self._run_time, options.run_time = options.run_time, None
             if options.spawn_rate is None:
                 options.spawn_rate = min(MOST_SPAWN_RATE, options.num_users or 1)
 
-    def _plan(self) -> RunPlan:
-        options = self.environment.parsed_options
-        # The web UI may have set another time.
-        run_time = options.run_time or self._run_time
-        return plan_of(options, run_time, self.environment.host, self.environment.user_classes)
+    def _plan(self, run_time: int | None) -> RunPlan:
+        environment = self.environment
+        return plan_of(environment.parsed_options, run_time, environment.host, environment.user_classes)
 
     def _start(self) -> None:
         options = self.environment.parsed_options
+        # Of the web UI's form, in which an empty field would leave the time of the run before.
+        run_time, options.run_time = options.run_time or self._run_time, None
         try:
-            plan = resolve(self._plan(), self.api_key)
+            plan = resolve(self._plan(run_time), self.api_key)
             scraper = Scraper(plan.host, options.server_metrics or (), self.api_key)
             self.conductor.begin(plan, scraper, options.slo or [], options.report or None)
         except LoadTestError as error:

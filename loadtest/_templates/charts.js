@@ -83,7 +83,7 @@ const Charts = (function () {
       text: plain(bound.label), showarrow: false, font: { size: 11, color: colour("ink") }, bgcolor: alpha(colour("card"), 0.75),
       ...(bound.axis === "y"
         ? { xref: "paper", x: 1, xanchor: "right", yref: "y", y: bound.at, yanchor: "bottom" }
-        : { xref: "x", x: chart.log_x ? Math.log10(bound.at) : bound.at, xanchor: "left", yref: "paper", y: 0.04 + 0.1 * number, yanchor: "bottom" }),
+        : { xref: "x", x: chart.log_x ? Math.log10(bound.at) : bound.at, xanchor: "left", yref: "paper", y: 1 - 0.1 * number, yanchor: "top" }),
     }));
   }
 

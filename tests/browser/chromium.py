@@ -13,7 +13,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 DESK, PHONE = (1280, 900), (390, 844)
-WAIT_S = 30
+WAIT_S = 60
 """Only a page that never gets there waits that long."""
 FLAGS = (
     "--headless=new",

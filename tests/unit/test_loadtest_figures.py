@@ -199,7 +199,7 @@ def everything() -> RunData:
         failure(ErrorKind.MALFORMED, sent=9.0, detail=odd, expected_prompt_tokens=None),
         failure(ErrorKind.CANCELLED, sent=10.0),
     ]
-    return run_of(records, server=[{"t": 1.0, "vllm:num_requests_running": 3}], nonce="ñ", users=None)
+    return run_of(records, server=[{"t": 1.0, "source": "http://server:8000", "running": 3}], nonce="ñ", users=None)
 
 
 def test_what_is_written_reads_back_as_the_same(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""Prevents: a page about a report's files that says something else than the files hold."""
+"""Prevents: a page about a report's files, or about the flags, that says something else than they are."""
 
+from loadtest import _flag_reference
 from loadtest import _schema as schema
 from loadtest._reference import PAGE, parts, render
 
@@ -17,3 +18,8 @@ def test_every_part_of_the_summary_is_on_it_once() -> None:
             *("Requests", "Tokens", "Metrics", "Distribution", "Throughput", "Goodput"),
         ]
     )
+
+
+def test_the_page_of_the_flags_is_what_they_are() -> None:
+    page = _flag_reference.PAGE.read_text(encoding="utf-8")
+    assert page == _flag_reference.render(), "run: python -m loadtest._flag_reference"

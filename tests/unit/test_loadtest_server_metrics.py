@@ -1,8 +1,10 @@
 """Prevents: a server's metric taken for another, a counter's restart taken for progress, a key sent to another host."""
 
 import math
+import time
 from typing import Any
 
+import gevent
 import pytest
 
 from loadtest._errors import LoadTestError
@@ -90,7 +92,7 @@ def test_a_replica_without_a_name_is_known_by_the_start_of_its_process() -> None
         "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n"
         "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1700000000.25\n"
     )
-    assert parse(page, "s") == [{"source": "s", "replica": "process 1700000000", "running": 1.0}]
+    assert parse(page, "s") == [{"source": "s", "replica": "process 1700000000.25", "running": 1.0}]
 
 
 @pytest.mark.parametrize("page", ["", "# nothing here\n", "other_metric 1\n", "num_requests_running 1\n"])
@@ -139,6 +141,30 @@ def test_a_page_larger_than_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch
     with byte_server([answer("x" * ((1 << 20) + 1))]) as server:
         (sample,) = scraped(Scraper(f"http://127.0.0.1:{server.port}"))
     assert sample["error"] == "the page is larger than 1 MiB"
+
+
+def test_a_last_round_is_read_at_the_end_and_times_count_from_the_start_of_the_run() -> None:
+    with byte_server([answer(PAGE)], [answer(PAGE)]) as server:
+        scraper = Scraper(f"http://127.0.0.1:{server.port}", period_s=3600.0)
+        begun = time.perf_counter()
+        scraper.start()
+        gevent.sleep(0)
+        scraper.stop()
+        samples = scraper.samples(begun)
+        scraper.stop()
+    assert [sample["generation_tokens"] for sample in samples] == [100.0, 100.0]
+    assert 0 <= samples[0]["t"] <= samples[1]["t"] <= time.perf_counter() - begun
+    assert len(scraper.samples(begun)) == 2
+
+
+def test_past_the_bound_every_second_round_is_dropped_and_the_period_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest._server_scraper.MOST_ROUNDS", 4)
+    scraper = Scraper("http://127.0.0.1:1", period_s=0.25)
+    monkeypatch.setattr(scraper, "_round", lambda: [{"source": "s", "replica": None, "running": 1.0}])
+    for number in range(5):
+        scraper._sample(float(number))
+        scraper._thin()
+    assert ([sample["t"] for sample in scraper.samples(0.0)], scraper._period_s) == ([0.0, 2.0, 4.0], 0.5)
 
 
 def test_nothing_of_a_url_that_may_be_secret_is_shown() -> None:

@@ -394,6 +394,19 @@ def test_the_plan_of_a_known_rate_says_how_it_comes_about(capsys: pytest.Capture
     ]
 
 
+def test_the_plan_for_the_chart_is_its_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(swept(11), tmp_path)
+    flags = ["--rate", "60", "--report", str(tmp_path)]
+    profile = yaml.safe_load(printed_plan(capsys, *flags))
+    values = yaml.safe_load(printed_plan(capsys, *flags, "--chart"))
+    assert values == {"autoscaler": {"enabled": True}, "settings": profile}
+
+
+def test_the_plan_for_the_chart_is_a_fixed_number_where_no_latency_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    values = yaml.safe_load(printed_plan(capsys, "--rate", "10", "--sustainable", "4", "--chart"))
+    assert values == {"settings": {"scaling": {"replicas": 5}}}
+
+
 def test_the_fixed_number_that_a_plan_names_is_a_profile_too(tmp_path: Path) -> None:
     (tmp_path / "fixed.yaml").write_text("scaling: {replicas: 5}\n")
     assert load_settings(argv=["--profile", str(tmp_path / "fixed.yaml")]).scaling.most_replicas == 5
