@@ -49,7 +49,7 @@ def stream(url: str, key: str, body: str) -> str:
             for line in answer:
                 last = line.strip() or last
     except urllib.error.HTTPError as error:
-        return f"status {error.code}"
+        return f"status {error.code}: {error.read(200).decode(errors='replace').strip()}"
     except (OSError, http.client.HTTPException) as error:
         return repr(error)
     return "" if last == DONE else "the stream ended early"

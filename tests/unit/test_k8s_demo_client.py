@@ -10,6 +10,7 @@ import pytest
 
 from scripts.k8s_demo import client
 
+BUSY = 'status 503: {"error": {"message": "later"}}'
 ANSWERS = {
     "/whole": (200, b'data: {"choices": []}\n\ndata: [DONE]\n\n'),
     "/cut": (200, b'data: {"choices": []}\n\n'),
@@ -41,7 +42,7 @@ def url() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("path", "wrong"),
-    [("/whole", ""), ("/cut", "the stream ended early"), ("/empty", "the stream ended early"), ("/busy", "status 503")],
+    [("/whole", ""), ("/cut", "the stream ended early"), ("/empty", "the stream ended early"), ("/busy", BUSY)],
 )
 def test_a_stream_is_whole_only_with_its_last_event(url: str, path: str, wrong: str) -> None:
     assert client.stream(url + path, "key", "{}") == wrong
