@@ -135,6 +135,7 @@ def meter(
     def metered_generate(prompt: Any, sampling_params: Any, request_id: str, **options: Any) -> Any:
         if (record := current()) is None:
             return generate(prompt, sampling_params, request_id, **options)
+        record.engine_asked = True
         length = _length(prompt)
         if limits is not None:
             _limit(limits, record, length, sampling_params, refusal)

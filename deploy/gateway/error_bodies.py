@@ -4,6 +4,8 @@ vLLM answers most mistakes with an error object whose ``type`` is the name of a 
 number; FastAPI and Starlette answer others with ``{"detail": …}`` or plain text. A 5xx may quote any exception. Here
 each gets the type, the code and, for a 5xx, also the message that belong to its status.
 
+Some bodies make vLLM fail while it reads them: that 500 becomes a 400.
+
 An error inside a stream that has begun is an event of that stream, and passes untouched. A part deep inside the app
 that refuses a request leaves its error in the request's record; that is answered in place of what the app made of it.
 """
@@ -27,6 +29,7 @@ _OF_THE_OLD_BODY = {b"content-type", b"content-length", b"content-encoding", b"t
 _VALIDATION = re.compile(r"(\d+) validation errors?:\n")
 """How vLLM begins its list of what pydantic found wrong (``exception_handling/handlers/validation.py``)."""
 _SAID = re.compile(r"""'msg': ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+_UNREADABLE = replace(of_status(400), message="The server cannot read this request: a field has a form that none has.")
 _PHRASES = {status.phrase for status in HTTPStatus}
 
 
@@ -91,6 +94,16 @@ def _refused() -> ApiError | None:
     return None if record is None else record.refused
 
 
+def _is_faulty() -> bool:
+    record = current()
+    return record is not None and record.is_faulty
+
+
+def _failed() -> ApiError:
+    """The answer for an app that failed."""
+    return _UNREADABLE if _is_faulty() else of_status(500)
+
+
 class OpenAIErrors:
     """ASGI middleware: rewrites responses whose status is 400 or above, and passes on all others as they come."""
 
@@ -107,7 +120,8 @@ class OpenAIErrors:
             await self._app(scope, receive, response.send)
         except Exception:
             await response.fail()
-            raise
+            if not _is_faulty():
+                raise
 
 
 class _Response:
@@ -132,7 +146,7 @@ class _Response:
         if self._error is not None:
             await self._answer()
         elif not self._started:
-            await answer(_refused() or of_status(500), self._scope, self._send)
+            await answer(_refused() or _failed(), self._scope, self._send)
 
     async def _collect(self, message: Message) -> None:
         if self._answered or message["type"] != "http.response.body":
@@ -150,6 +164,9 @@ class _Response:
         self._answered = True
         if (error := _refused()) is not None:
             await answer(error, self._scope, self._send)
+            return
+        if self._error["status"] == HTTPStatus.INTERNAL_SERVER_ERROR:
+            await answer(_failed(), self._scope, self._send)
             return
         kept = tuple((name, value) for name, value in self._error.get("headers", ()) if name not in _OF_THE_OLD_BODY)
         await answer(translate(self._error["status"], self._body), self._scope, self._send, kept)

@@ -55,7 +55,17 @@ class Answers:
         self.statuses[response.status_code] += 1
         if response.status_code >= 500:
             self.wrong.append(f"{what}: {response.status_code} {response.text[:300]}")
-        elif response.status_code >= 400 and (found := INTERNALS.search(response.json()["error"]["message"])):
+        elif response.status_code >= 400 and method != "HEAD":
+            self.look_at(what, response)
+
+    def look_at(self, what: str, response: httpx.Response) -> None:
+        """An error must be OpenAI's object, and say nothing of our inside."""
+        try:
+            message = response.json()["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            self.wrong.append(f"{what}: {response.status_code} without OpenAI's object: {response.text[:300]}")
+            return
+        if found := INTERNALS.search(message):
             self.wrong.append(f"{what}: an answer with {found[0]!r}: {response.text[:300]}")
 
 
