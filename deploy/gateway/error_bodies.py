@@ -28,6 +28,8 @@ LONGEST_BODY = 64 * 1024
 _OF_THE_OLD_BODY = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
 _VALIDATION = re.compile(r"(\d+) validation errors?:\n")
 """How vLLM begins its list of what pydantic found wrong (``exception_handling/handlers/validation.py``)."""
+_PYDANTIC = re.compile(r"(\d+) validation errors? for .+\n.+\n  (?:Value error, )?(.+?) \[type=")
+"""How pydantic writes its own list."""
 _SAID = re.compile(r"""'msg': ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 _UNREADABLE = replace(of_status(400), message="The server cannot read this request: a field has a form that none has.")
 _PHRASES = {status.phrase for status in HTTPStatus}
@@ -47,6 +49,8 @@ def translate(status: int, body: bytes) -> ApiError:
     if message is not None and (mistakes := _VALIDATION.match(message)):
         param = None if param is None else param.removeprefix("body.")
         message = _first_mistake(message, int(mistakes[1]), param)
+    elif message is not None and (mistakes := _PYDANTIC.match(message)):
+        message = mistakes[2] + _others(int(mistakes[1]))
     return replace(general, message=message or general.message, param=param, code=code or general.code)
 
 
@@ -81,8 +85,11 @@ def _first_mistake(message: str, count: int, param: str | None) -> str | None:
         text = str(ast.literal_eval(said[1])).removeprefix("Value error, ")
     except (ValueError, SyntaxError):
         return None
-    others = f" ({count - 1} more like it)" if count > 1 else ""
-    return f"{param}: {text}{others}" if param else f"{text}{others}"
+    return (f"{param}: {text}" if param else text) + _others(count)
+
+
+def _others(count: int) -> str:
+    return f" ({count - 1} more like it)" if count > 1 else ""
 
 
 def _text(value: Any) -> str | None:

@@ -101,6 +101,16 @@ class Refusing:
         ),
         (
             400,
+            vllm_error(
+                "2 validation errors for Iterator\n0.Part.text\n  Field required [type=missing, input_value='SECRET']\n"
+                "    For further information visit https://errors.pydantic.dev/2/v/missing\n0.Part.type\n  x",
+                "Bad Request",
+                400,
+            ),
+            ("Field required (1 more like it)", "invalid_request_error", None, None),
+        ),
+        (
+            400,
             vllm_error("1 validation error:\n  {'input': 'SECRET'}", "x", 400, "body.n"),
             ("The request is malformed.", "invalid_request_error", "n", None),
         ),
