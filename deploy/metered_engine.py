@@ -22,6 +22,8 @@ from deploy.gateway.request import RequestRecord, current
 from deploy.metrics import REJECTIONS
 from deploy.settings import LimitSettings
 
+LARGEST_TOP_K = 2**31 - 1
+
 
 def vllm_error(error: ApiError) -> Exception:
     """An exception that vLLM answers with the status of ``error``, without a trace in its log."""
@@ -135,6 +137,7 @@ def meter(
     def metered_generate(prompt: Any, sampling_params: Any, request_id: str, **options: Any) -> Any:
         if (record := current()) is None:
             return generate(prompt, sampling_params, request_id, **options)
+        record.engine_asked = True
         length = _length(prompt)
         if limits is not None:
             _limit(limits, record, length, sampling_params, refusal)
@@ -144,6 +147,8 @@ def meter(
         # vLLM drops some generators without ever starting them, and those clean up nothing.
         at_end(call.abandon)
         options["priority"] = record.priority
+        # One beyond the vocabulary selects nothing, but one beyond 64 bits cannot be sent to the engine's process.
+        sampling_params.top_k = min(sampling_params.top_k, LARGEST_TOP_K)
         return _metered(call, generate(prompt, sampling_params, request_id, **options))
 
     processor.add_request = add_request_of_call

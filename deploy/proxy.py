@@ -26,10 +26,13 @@ _ERRORS = {
     504: ("The replica did not answer in time. Send the request again.", "timeout"),
 }
 
+_METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE"
+"""The methods that the replicas' server can read; it answers others with plain text."""
 
-def error_body(message: str, code: str) -> str:
+
+def error_body(message: str, code: str, kind: str = "server_error") -> str:
     """OpenAI's error object as one line of JSON."""
-    return json.dumps({"error": {"message": message, "type": "server_error", "param": None, "code": code}})
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
 def _quoted(text: str) -> str:
@@ -55,6 +58,7 @@ def _error_pages() -> str:
 
 
 def _frontend_rules() -> str:
+    unknown = _quoted(error_body("This method is not known.", "method_not_allowed", "invalid_request_error"))
     body = _quoted(error_body("The server is stopping and takes no new requests.", "stopping"))
     return "\n".join(
         [
@@ -67,6 +71,8 @@ def _frontend_rules() -> str:
             "    http-after-response set-header x-request-id %[var(txn.request_id)]",
             # So that a redirect of the app does not lead to plain HTTP.
             "    http-request set-header x-forwarded-proto https if { ssl_fc }",
+            f"    http-request return status 405 content-type application/json string {unknown}"
+            f" unless {{ method {_METHODS} }}",
             f"    http-request return status 503 content-type application/json string {body}"
             f" hdr retry-after 5 if {{ var({DRAINING}) -m bool }}",
         ]

@@ -6,6 +6,7 @@ server that ``deploy.engine_process`` starts with that environment, so the model
 That saves starting one Python process and a hop through shared memory in every step.
 """
 
+import logging
 import multiprocessing
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.serve.llm.deployment import LLMServer
 
 from deploy.capacity import capacity_of
 from deploy.gateway.admission import Admission
+from deploy.gateway.request import current
 from deploy.gateway.stack import Gateway
 from deploy.metered_engine import meter
 from deploy.settings import Settings
@@ -33,6 +35,15 @@ def fork_engine_process() -> None:
     from vllm.v1.engine import utils
 
     utils.get_mp_context = lambda: multiprocessing.get_context("forkserver")
+
+
+class OfNoFaultyRequest(logging.Filter):
+    """Drops the stacks that vLLM logs of requests that are wrong: they are answered, and the access log has them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is to be written."""
+        request = current()
+        return not (record.exc_info and request is not None and request.is_faulty)
 
 
 class ReplicaEngine(VLLMEngine):  # type: ignore[misc]  # ray is untyped
@@ -70,4 +81,6 @@ class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
         client, settings = self.engine.client, self.settings
         if settings.admission.enabled:
             self._admission = Admission(capacity_of(client.vllm_config), settings.admission)
+        for handler in logging.getLogger("vllm").handlers:
+            handler.addFilter(OfNoFaultyRequest())
         meter(client, self._admission, settings.limits if settings.limits.enabled else None)

@@ -4,6 +4,8 @@ vLLM answers most mistakes with an error object whose ``type`` is the name of a 
 number; FastAPI and Starlette answer others with ``{"detail": …}`` or plain text. A 5xx may quote any exception. Here
 each gets the type, the code and, for a 5xx, also the message that belong to its status.
 
+Some bodies make vLLM fail while it reads them: that 500 becomes a 400.
+
 An error inside a stream that has begun is an event of that stream, and passes untouched. A part deep inside the app
 that refuses a request leaves its error in the request's record; that is answered in place of what the app made of it.
 """
@@ -26,7 +28,10 @@ LONGEST_BODY = 64 * 1024
 _OF_THE_OLD_BODY = {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
 _VALIDATION = re.compile(r"(\d+) validation errors?:\n")
 """How vLLM begins its list of what pydantic found wrong (``exception_handling/handlers/validation.py``)."""
+_PYDANTIC = re.compile(r"(\d+) validation errors? for .+\n.+\n  (?:Value error, )?(.+?) \[type=")
+"""How pydantic writes its own list."""
 _SAID = re.compile(r"""'msg': ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+_UNREADABLE = replace(of_status(400), message="The server cannot read this request: a field has a form that none has.")
 _PHRASES = {status.phrase for status in HTTPStatus}
 
 
@@ -44,6 +49,8 @@ def translate(status: int, body: bytes) -> ApiError:
     if message is not None and (mistakes := _VALIDATION.match(message)):
         param = None if param is None else param.removeprefix("body.")
         message = _first_mistake(message, int(mistakes[1]), param)
+    elif message is not None and (mistakes := _PYDANTIC.match(message)):
+        message = mistakes[2] + _others(int(mistakes[1]))
     return replace(general, message=message or general.message, param=param, code=code or general.code)
 
 
@@ -78,8 +85,11 @@ def _first_mistake(message: str, count: int, param: str | None) -> str | None:
         text = str(ast.literal_eval(said[1])).removeprefix("Value error, ")
     except (ValueError, SyntaxError):
         return None
-    others = f" ({count - 1} more like it)" if count > 1 else ""
-    return f"{param}: {text}{others}" if param else f"{text}{others}"
+    return (f"{param}: {text}" if param else text) + _others(count)
+
+
+def _others(count: int) -> str:
+    return f" ({count - 1} more like it)" if count > 1 else ""
 
 
 def _text(value: Any) -> str | None:
@@ -89,6 +99,16 @@ def _text(value: Any) -> str | None:
 def _refused() -> ApiError | None:
     record = current()
     return None if record is None else record.refused
+
+
+def _is_faulty() -> bool:
+    record = current()
+    return record is not None and record.is_faulty
+
+
+def _failed() -> ApiError:
+    """The answer for an app that failed."""
+    return _UNREADABLE if _is_faulty() else of_status(500)
 
 
 class OpenAIErrors:
@@ -107,7 +127,8 @@ class OpenAIErrors:
             await self._app(scope, receive, response.send)
         except Exception:
             await response.fail()
-            raise
+            if not _is_faulty():
+                raise
 
 
 class _Response:
@@ -132,7 +153,7 @@ class _Response:
         if self._error is not None:
             await self._answer()
         elif not self._started:
-            await answer(_refused() or of_status(500), self._scope, self._send)
+            await answer(_refused() or _failed(), self._scope, self._send)
 
     async def _collect(self, message: Message) -> None:
         if self._answered or message["type"] != "http.response.body":
@@ -150,6 +171,9 @@ class _Response:
         self._answered = True
         if (error := _refused()) is not None:
             await answer(error, self._scope, self._send)
+            return
+        if self._error["status"] == HTTPStatus.INTERNAL_SERVER_ERROR:
+            await answer(_failed(), self._scope, self._send)
             return
         kept = tuple((name, value) for name, value in self._error.get("headers", ()) if name not in _OF_THE_OLD_BODY)
         await answer(translate(self._error["status"], self._body), self._scope, self._send, kept)

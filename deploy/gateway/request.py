@@ -33,6 +33,8 @@ class RequestRecord:
     key: Key | None = None
     body: dict[str, Any] | None = field(default=None, repr=False)
     refused: ApiError | None = None
+    engine_asked: bool = False
+    """vLLM has understood the request, and asked the engine."""
     status: int = 0
     """Status that was sent; 0 while none was."""
     prompt_tokens: int = 0
@@ -49,6 +51,11 @@ class RequestRecord:
     """The last byte of the answer was handed over."""
     hung_up: bool = False
     """The client went away before that."""
+
+    @property
+    def is_faulty(self) -> bool:
+        """Whether a failure would be the request's own: vLLM fails while it still reads the body, or was refused."""
+        return self.refused is not None or (self.body is not None and not self.engine_asked)
 
     @property
     def key_name(self) -> str:

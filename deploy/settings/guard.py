@@ -80,7 +80,7 @@ class GuardSettings(Group):
             usable = False
         if not usable or not parts.path.endswith((CHAT_PATH, MODERATIONS_PATH)):
             raise ValueError(
-                "moderation_url is no endpoint that is known: give an http:// or https:// URL that ends in "
+                "moderation_url is no endpoint that is known: give an HTTP or HTTPS URL that ends in "
                 f"/v1{MODERATIONS_PATH} or /v1{CHAT_PATH}"
             )
         if parts.username is not None or parts.password is not None:

@@ -67,7 +67,7 @@ class FakeApp:
         kind = b"text/event-stream" if stream else b"application/json"
         if body:
             self._count += 1
-            params = SimpleNamespace(max_tokens=TOKENS, n=1)
+            params = SimpleNamespace(max_tokens=TOKENS, n=1, top_k=0)
             outputs = self._engine.generate(PROMPT, params, str(self._count))
             if not stream:
                 _ = [output async for output in outputs]

@@ -1,5 +1,6 @@
 """Prevents: an error that OpenAI's clients cannot read, one that tells about our inside, and a stream held back."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -100,6 +101,16 @@ class Refusing:
         ),
         (
             400,
+            vllm_error(
+                "2 validation errors for Iterator\n0.Part.text\n  Field required [type=missing, input_value='SECRET']\n"
+                "    For further information visit https://errors.pydantic.dev/2/v/missing\n0.Part.type\n  x",
+                "Bad Request",
+                400,
+            ),
+            ("Field required (1 more like it)", "invalid_request_error", None, None),
+        ),
+        (
+            400,
             vllm_error("1 validation error:\n  {'input': 'SECRET'}", "x", 400, "body.n"),
             ("The request is malformed.", "invalid_request_error", "n", None),
         ),
@@ -194,10 +205,29 @@ def test_an_error_left_in_the_record_is_answered_in_place_of_the_apps(status: in
 
 
 def test_an_exception_after_a_refusal_is_answered_with_the_refusal() -> None:
-    response = Response()
-    with pytest.raises(RuntimeError):
-        call(RequestScope(OpenAIErrors(Refusing(None))), scope_of("/v1/chat/completions"), response=response)
+    response = call(RequestScope(OpenAIErrors(Refusing(None))), scope_of("/v1/chat/completions"))
     assert (response.status, response.error["code"]) == (429, "server_overloaded")
+
+
+@pytest.mark.parametrize(("asked", "status"), [(False, 400), (True, 500)])
+@pytest.mark.parametrize("fails", [None, RuntimeError(SECRET)])
+def test_a_failure_before_the_engine_is_asked_is_the_request_s_own(
+    asked: bool, status: int, fails: Exception | None
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        record = current()
+        assert record is not None
+        record.body, record.engine_asked = {"structured_outputs": 7}, asked
+        await OpenAIErrors(Upstream(500, [SECRET.encode()], fails=fails))(scope, receive, send)
+
+    response = Response()
+    raises = fails is not None and asked
+    with pytest.raises(RuntimeError) if raises else contextlib.nullcontext():
+        call(RequestScope(app), scope_of("/v1/completions"), response=response)
+    assert response.status == status
+    if status == 400:
+        assert response.error["message"] == "The server cannot read this request: a field has a form that none has."
+    assert b"engine.py" not in response.body
 
 
 def test_an_exception_within_a_response_adds_nothing_to_it() -> None:

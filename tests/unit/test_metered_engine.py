@@ -115,7 +115,7 @@ def admitted() -> float | None:
 
 
 def params(max_tokens: int = 3, n: int = 1, kind: str = DELTA) -> SimpleNamespace:
-    return SimpleNamespace(max_tokens=max_tokens, n=n, output_kind=kind)
+    return SimpleNamespace(max_tokens=max_tokens, n=n, output_kind=kind, top_k=0)
 
 
 def metered(engine: Engine, admission: Admission | None = None, limits: LimitSettings | None = None) -> Any:
@@ -307,6 +307,16 @@ def test_a_prompt_that_grew_in_a_beam_search_is_no_longer_prompt() -> None:
         assert (record.prompt_tokens, record.completion_tokens) == (5, 2)
 
     assert request(work).refused is None
+
+
+def test_a_top_k_that_the_engine_could_not_be_sent_is_the_largest_one() -> None:
+    async def work(_: RequestRecord) -> None:
+        huge = params()
+        huge.top_k = 10**30
+        await drain(metered(Engine()).generate(PROMPT, huge, "r"))
+        assert huge.top_k == 2**31 - 1
+
+    request(work)
 
 
 @pytest.mark.parametrize(("asked", "made"), [(None, 3), (2, 2), (10, 3)])

@@ -66,6 +66,12 @@ def test_error_bodies_have_every_field_that_the_openai_client_reads() -> None:
     }
 
 
+def test_a_method_that_replicas_cannot_read_is_refused_with_openais_error_object() -> None:
+    (rule,) = [line for line in mend(WRITTEN_BY_RAY, None).splitlines() if "return status 405" in line]
+    assert json.loads(re.findall("string '(.*)' unless", rule)[0])["error"]["code"] == "method_not_allowed"
+    assert rule.endswith("unless { method GET HEAD POST PUT PATCH DELETE OPTIONS TRACE }")
+
+
 def test_mending_twice_changes_nothing_more() -> None:
     once = mend(WRITTEN_BY_RAY, None)
     assert mend(once, None) == once

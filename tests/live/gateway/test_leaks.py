@@ -46,7 +46,7 @@ def send(guarded: Guarded, path: str, content: bytes, key: str) -> httpx.Respons
 def found_in(directory: Path, words: list[str]) -> list[str]:
     """The files that hold one of the words, however deep they lie."""
     files = [path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert len(files) > 1
+    assert files
     return [str(path) for path in files if any(word.encode() in path.read_bytes() for word in words)]
 
 

@@ -1,0 +1,94 @@
+"""Prevents: replicas whose counts are apart in the Ray actor, and an actor that stays dead, or stays behind.
+
+Needs Ray, but no engine.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deploy.gateway.quota_book import Verdict
+from deploy.quota_actor import NAMESPACE, ActorBook, actor_name, end_quota_actor
+from tests.live.deployment import eventually
+
+pytestmark = pytest.mark.live
+APPLICATION = "counted"
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 1024**2,
+        namespace=NAMESPACE,
+        _node_ip_address="127.0.0.1",
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def application(ray: Any) -> Iterator[str]:
+    yield APPLICATION
+    end_quota_actor(APPLICATION)
+    eventually(lambda: actor_name(APPLICATION) not in ray.util.list_named_actors(), 30, "the actor is gone")
+
+
+def take(book: ActorBook, requests: int | None, tokens: int | None = None) -> Verdict:
+    return asyncio.run(book.take("team", requests, tokens))
+
+
+def test_two_books_share_their_counts_and_no_request_passes_twice(application: str) -> None:
+    async def ask() -> list[Verdict]:
+        books = [ActorBook(application), ActorBook(application)]
+        return list(await asyncio.gather(*(book.take("team", 10, None) for book in books * 20)))
+
+    verdicts = asyncio.run(ask())
+    assert sum(not verdict.exhausted for verdict in verdicts) == 10
+    assert {verdict.retry_after for verdict in verdicts if verdict.exhausted} <= set(range(1, 61))
+
+
+def test_a_charge_of_one_book_exhausts_the_other(application: str) -> None:
+    first, second = ActorBook(application), ActorBook(application)
+    assert not take(first, None, 100).exhausted
+    asyncio.run(first.charge("team", 100, 150))
+    assert set(take(second, None, 100).exhausted) == {"tokens"}
+
+
+def test_an_actor_that_dies_is_started_again_with_empty_counts(ray: Any, application: str) -> None:
+    book = ActorBook(application)
+    assert not take(book, 1).exhausted
+    assert take(book, 1).exhausted
+    actor = ray.get_actor(actor_name(application), namespace=NAMESPACE)
+    process = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(process, signal.SIGKILL)
+
+    def admitted() -> bool:
+        try:
+            return not take(book, 1).exhausted
+        except ray.exceptions.RayActorError:
+            return False
+
+    eventually(admitted, 30, "the counts are there again")
+
+
+def test_an_actor_that_was_ended_is_made_anew_by_whoever_asks_next(ray: Any, application: str) -> None:
+    book = ActorBook(application)
+    take(book, 1)
+    end_quota_actor(application)
+    with pytest.raises(ray.exceptions.RayActorError):
+        take(book, 1)
+    assert not take(book, 1).exhausted
+
+
+def test_ending_an_actor_that_is_not_there_is_nothing(ray: Any) -> None:
+    end_quota_actor("nobody")
