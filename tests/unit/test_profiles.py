@@ -18,6 +18,7 @@ from deploy.model import inspect
 from deploy.plan import make_plan
 from deploy.plan.sizes import GIB
 from deploy.schema import schema_of
+from loadtest import _workload
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = [
@@ -56,11 +57,17 @@ def rendered_with_helm(path: Path) -> None:
     assert (path.parent / "Chart.yaml").exists() or path.parent.name in {"ci", "templates", "tests"}
 
 
+def load_workload(path: Path) -> None:
+    assert _workload.load(str(path))
+
+
 # What loads each YAML file of the repository; the first rule that matches its path counts.
 RULES: dict[str, Callable[[Path], None]] = {
     "configs/serve.yaml": load_serve_config,
     "configs/*.yaml": load_profile,
     "helm/*.yaml": rendered_with_helm,
+    "loadtest/workloads/*.yaml": load_workload,
+    "tests/bench/generators/workload.yaml": load_workload,
 }
 
 
