@@ -46,6 +46,18 @@ class OfNoFaultyRequest(logging.Filter):
         return not (record.exc_info and request is not None and request.is_faulty)
 
 
+async def compile_sampler(client: Any) -> None:
+    """Sample one token, so that no user waits while torch compiles what vLLM's sampler compiles at its first use.
+
+    On a CPU that is random sampling and log probabilities (``v1/sample/ops/topk_topp_sampler.py`` and ``logprobs.py``).
+    """
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(max_tokens=1, temperature=1.0, logprobs=1)
+    async for _ in client.generate({"prompt_token_ids": [0]}, parameters, "warm-up"):
+        pass
+
+
 class ReplicaEngine(VLLMEngine):  # type: ignore[misc]  # ray is untyped
     """vLLM's engine; a CPU replica without tensor parallelism runs its model in the engine process."""
 
@@ -79,6 +91,8 @@ class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
         # Without Ray Serve LLM's telemetry, which would start an actor of its own in every cluster.
         await self.engine.start()
         client, settings = self.engine.client, self.settings
+        if client.vllm_config.device_config.device_type == "cpu":
+            await compile_sampler(client)
         if settings.admission.enabled:
             self._admission = Admission(capacity_of(client.vllm_config), settings.admission)
         for handler in logging.getLogger("vllm").handlers:

@@ -46,12 +46,18 @@ def engine_files() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("vllm*"))
 
 
+def sampled_tokens(deployment: Deployment) -> float:
+    page = httpx.get(f"{deployment.url}/metrics", timeout=30).text
+    return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("vllm:generation_tokens_total"))
+
+
 def run_directories() -> set[Path]:
     return set(user_directory().glob("r*"))
 
 
 def test_sigint_refuses_new_requests_finishes_the_running_stream_and_exits_with_0(deployment: Deployment) -> None:
     assert deployment.stdout[-1] == f"READY http://127.0.0.1:{deployment.port}/v1 model=demo replicas=1"
+    assert sampled_tokens(deployment) == 1, "the sampler was not compiled before READY"
     stream, thread = start_stream(deployment.url, STORY, max_tokens=400)
     with httpx.Client(base_url=deployment.url) as kept_alive:
         assert kept_alive.get("/health").status_code == 200
