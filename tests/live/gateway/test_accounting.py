@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deploy.usage_report import COLUMNS
 from tests.live.deployment import eventually
 from tests.live.gateway.guarded import Guarded, report
 
@@ -27,7 +28,7 @@ def totals(guarded: Guarded) -> dict[str, Any]:
     """What the usage report says of that key, the requests for its list of models left out."""
     rows = report(guarded.usage, "--by", "key", "--by", "route")
     found = [row for row in rows if row["key"] == "counted" and row["route"] != "/v1/models"]
-    return {name: sum(row[name] for row in found) for name in rows[0] if name not in {"key", "route"}}
+    return {name: sum(row[name] for row in found) for name in COLUMNS}
 
 
 def difference(guarded: Guarded, before: dict[str, Any], requests: int) -> dict[str, Any]:
