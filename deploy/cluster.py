@@ -4,7 +4,6 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from deploy.errors import StartError
 from deploy.gateway.log_sink import FIFO_VARIABLE
-from deploy.leases import SHARED_VARIABLE, Lease, lease_replica_ports, user_directory
+from deploy.leases import SHARED_VARIABLE, Lease, lease_ports, user_directory
 from deploy.machine import measure
 from deploy.model.cache import compiled_directory
 from deploy.proxy import BIND_VARIABLE, public_bind, write_launcher
@@ -75,13 +74,6 @@ class RunDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def free_port() -> int:
-    """A TCP port that nobody on loopback listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
 def serve_environment(settings: Settings) -> dict[str, str]:
     """What every process of the cluster must see, wherever it runs, for HAProxy to stream straight from the replicas.
 
@@ -104,8 +96,11 @@ def serve_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def local_environment(settings: Settings, run: RunDirectory, replica_ports: range) -> dict[str, str]:
+def local_environment(
+    settings: Settings, run: RunDirectory, replica_ports: range, proxy_ports: range
+) -> dict[str, str]:
     """``serve_environment`` plus what keeps several deployments on one machine apart, and off other interfaces."""
+    metrics, statistics, fallback = map(str, proxy_ports)
     return serve_environment(settings) | {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(run.path / "haproxy")),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run.path / "haproxy.cfg"),
@@ -113,9 +108,9 @@ def local_environment(settings: Settings, run: RunDirectory, replica_ports: rang
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run.path),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run.path / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run.path / METRICS_SOCKET),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
+        "RAY_SERVE_HAPROXY_STATS_PORT": statistics,
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback,
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(measure().cores))),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop - 1),
@@ -144,8 +139,8 @@ def start_local(settings: Settings, run: RunDirectory) -> tuple[range, Lease]:
 
     Returns the replicas' ports and their lease, to be kept while the cluster runs.
     """
-    ports, held = lease_replica_ports()
-    os.environ.update(local_environment(settings, run, ports))
+    ports, proxy_ports, held = lease_ports()
+    os.environ.update(local_environment(settings, run, ports, proxy_ports))
     import ray
 
     ray.init(

@@ -20,6 +20,9 @@ PORT_BLOCK = 100
 PORT_BLOCKS = range(20000, 30000, PORT_BLOCK)
 """First ports of the blocks that replicas listen in; below the ephemeral range, above Ray's worker ports."""
 
+PROXY_PORTS = 3
+"""Ports at the end of a block for HAProxy: one of the ephemeral range could be taken by any connection meanwhile."""
+
 
 SHARED_VARIABLE = "_MISTRAL_SERVE_SHARED"
 """Environment variable: ``user_directory()`` of a deployment, whose replicas have a ``TMPDIR`` of their own."""
@@ -86,8 +89,8 @@ def free_cores(usable: Sequence[int], directory: Path | None = None) -> int:
     return len(result.ids)
 
 
-def lease_replica_ports(directory: Path | None = None) -> tuple[range, Lease]:
-    """Lease a block of ports for the replicas of one deployment.
+def lease_ports(directory: Path | None = None) -> tuple[range, range, Lease]:
+    """Lease a block of ports for one deployment: those of its replicas, and ``PROXY_PORTS`` for its HAProxy.
 
     Raises:
         StartError: every block is taken.
@@ -95,4 +98,5 @@ def lease_replica_ports(directory: Path | None = None) -> tuple[range, Lease]:
     result = lease("ports", 1, PORT_BLOCKS, directory)
     if not result.ids:
         raise StartError(f"{len(PORT_BLOCKS)} deployments run on this machine already: stop one of them")
-    return range(result.ids[0], result.ids[0] + PORT_BLOCK), result
+    block = range(result.ids[0], result.ids[0] + PORT_BLOCK)
+    return block[:-PROXY_PORTS], block[-PROXY_PORTS:], result

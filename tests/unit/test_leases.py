@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import StartError
-from deploy.leases import PORT_BLOCK, free_cores, lease_cores, lease_replica_ports
+from deploy.leases import PORT_BLOCK, PROXY_PORTS, free_cores, lease_cores, lease_ports
 
 HOLD = """
 import sys
@@ -52,10 +52,10 @@ def test_a_killed_process_gives_its_cores_back(tmp_path: Path) -> None:
     assert lease_cores(2, [4, 5, 6], tmp_path).ids == (4, 5)
 
 
-def test_two_deployments_get_different_replica_ports(tmp_path: Path) -> None:
-    first, held = lease_replica_ports(tmp_path)
-    second, _ = lease_replica_ports(tmp_path)
-    assert set(first) & set(second) == set()
-    assert len(first) == len(second) == PORT_BLOCK
+def test_two_deployments_get_different_ports_for_replicas_and_haproxy(tmp_path: Path) -> None:
+    *first, held = lease_ports(tmp_path)
+    *second, _ = lease_ports(tmp_path)
+    assert [len(ports) for ports in (*first, *second)] == [PORT_BLOCK - PROXY_PORTS, PROXY_PORTS] * 2
+    assert len({port for ports in (*first, *second) for port in ports}) == 2 * PORT_BLOCK
     held.release()
-    assert lease_replica_ports(tmp_path)[0] == first
+    assert list(lease_ports(tmp_path)[:2]) == first
