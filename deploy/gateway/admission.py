@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from deploy.gateway.drain import Rate, Resource
 from deploy.gateway.errors import RATE_LIMIT, ApiError, Refused
+from deploy.gateway.estimates import Correction
 from deploy.metrics import ADMITTED_KV_BYTES, DRAIN_RATE, ESTIMATED_WAIT
 from deploy.settings import AdmissionSettings
 
@@ -59,6 +60,8 @@ class Ticket:
         self._admission, self.demand, self.priority = admission, demand, priority
         self.waits, self.ended = True, False
         self.since = 0.0
+        self.accepted_at = admission.now
+        self.estimate_s: float | None = None
 
     def watch(self, has_first_token: Callable[[], bool]) -> None:
         """The engine has the request now; ``has_first_token`` is asked where no output tells of it."""
@@ -99,11 +102,21 @@ class Admission:
         self._reading = Rate(self._now)
         self._queues: dict[int, _Queue] = {}
         self._waiting = Demand()
+        self._correction = Correction()
         self._smallest = capacity.demand(1, 1)
         self._report()
 
+    @property
+    def now(self) -> float:
+        """The clock's reading when the ledger was last used, in seconds."""
+        return self._now
+
     def wait_s(self, priority: int = NORMAL, demand: Demand | None = None) -> float:
-        """Estimated seconds until the engine takes a request that came now; without ``demand``, the smallest."""
+        """Estimated seconds until the first token of a request that came now; without ``demand``, of the smallest."""
+        return self._room_s(priority, demand) * self._correction.factor
+
+    def _room_s(self, priority: int, demand: Demand | None) -> float:
+        """Seconds until the engine takes it, if it goes on as it did while it was measured."""
         self._look()
         self._advance()
         demand = demand or self._smallest
@@ -137,8 +150,12 @@ class Admission:
         Raises:
             Refused: as ``check``.
         """
-        self.check(priority, self._capacity.demand(prompt_tokens, max_tokens, n))
-        return self.accept(prompt_tokens, max_tokens, n, priority)
+        demand = self._capacity.demand(prompt_tokens, max_tokens, n)
+        self.check(priority, demand)
+        estimate_s = self._room_s(priority, demand)
+        ticket = self.accept(prompt_tokens, max_tokens, n, priority)
+        ticket.estimate_s = estimate_s
+        return ticket
 
     def accept(self, prompt_tokens: int, max_tokens: int, n: int, priority: int) -> Ticket:
         """Count a request that can no longer be refused."""
@@ -159,6 +176,8 @@ class Admission:
             self._reading.add(ticket.demand.prompt_tokens)
         self._leave_queue(ticket)
         ticket.since = self._now - ago_s
+        if ticket.estimate_s is not None:
+            self._correction.learn(ticket.estimate_s, ticket.since - ticket.accepted_at)
         self._kv.take(ticket.demand.kv_bytes, ticket.since)
         self._slots.take(ticket.demand.sequences, ticket.since)
 

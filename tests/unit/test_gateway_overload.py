@@ -154,6 +154,15 @@ def test_a_flood_after_hours_of_light_load_is_held_to_the_bound_from_its_first_m
     assert model.p99(after=flooded) <= 1.25 * BOUND_S
 
 
+def test_an_engine_that_is_slower_under_the_flood_is_soon_held_to_the_bound_again() -> None:
+    model = engine(16, alike(4.0), read_s=0.05)
+    flood(model, 3.5, minutes=2)
+    flooded = model.clock.now
+    model.length = alike(8.0)
+    flood(model, 40.0)
+    assert model.p99(after=flooded + 30) <= 1.1 * BOUND_S
+
+
 def test_light_load_after_a_flood_is_not_refused() -> None:
     model = engine(16, mixed(4.0), read_s=0.05)
     flood(model, 40.0)

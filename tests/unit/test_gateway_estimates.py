@@ -1,0 +1,33 @@
+"""Prevents: estimates that stay too low while every accepted request waits longer than it was promised."""
+
+import pytest
+
+from deploy.gateway.estimates import AVERAGED, LARGEST, Correction
+
+
+def taught(estimated_s: float, waited_s: float, times: int) -> float:
+    correction = Correction()
+    for _ in range(times):
+        correction.learn(estimated_s, waited_s)
+    return correction.factor
+
+
+def test_nothing_learnt_changes_nothing() -> None:
+    assert Correction().factor == 1.0
+
+
+def test_waits_of_twice_the_estimate_double_it_in_the_end() -> None:
+    assert taught(4.0, 8.0, 1) == 1 + 1 / AVERAGED
+    assert taught(4.0, 8.0, 20 * AVERAGED) == pytest.approx(2.0, abs=1e-6)
+
+
+def test_waits_shorter_than_estimated_lower_no_estimate() -> None:
+    assert taught(4.0, 1.0, 100) == 1.0
+
+
+def test_short_estimates_teach_nothing() -> None:
+    assert taught(0.4, 40.0, 100) == 1.0
+
+
+def test_one_request_counts_no_more_than_the_largest_factor() -> None:
+    assert taught(1.0, 1000.0, 1) == 1 + (LARGEST - 1) / AVERAGED
