@@ -10,20 +10,28 @@ AVERAGED = 16
 """How many requests the factor is an average of, the latest counting most."""
 
 
+DEVIATIONS = 2
+"""Mean deviations above the mean: the mean alone would be exceeded by half of the requests."""
+
+
 class Correction:
     """The ratio of real to estimated waits. Under overload refusals and the reading of prompts take the engine's cores,
     which what was measured before does not show.
+
+    Mean and mean deviation are smoothed as those of round trips are for TCP's timer (RFC 6298, section 2).
     """
 
     def __init__(self) -> None:
-        self._ratio = 1.0
+        self._mean, self._deviation = 1.0, 0.0
 
     @property
     def factor(self) -> float:
         """What to multiply an estimate with; at least 1, so that an engine that became faster is tried with care."""
-        return max(1.0, self._ratio)
+        return max(1.0, self._mean + DEVIATIONS * self._deviation)
 
     def learn(self, estimated_s: float, waited_s: float) -> None:
         """A request with this estimate, uncorrected, has waited so long for its first token."""
         if estimated_s >= SHORTEST_S:
-            self._ratio += (min(waited_s / estimated_s, LARGEST) - self._ratio) / AVERAGED
+            error = min(waited_s / estimated_s, LARGEST) - self._mean
+            self._deviation += (abs(error) - self._deviation) / AVERAGED
+            self._mean += error / AVERAGED

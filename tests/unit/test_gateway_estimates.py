@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.gateway.estimates import AVERAGED, LARGEST, Correction
+from deploy.gateway.estimates import AVERAGED, DEVIATIONS, LARGEST, Correction
 
 
 def taught(estimated_s: float, waited_s: float, times: int) -> float:
@@ -17,12 +17,19 @@ def test_nothing_learnt_changes_nothing() -> None:
 
 
 def test_waits_of_twice_the_estimate_double_it_in_the_end() -> None:
-    assert taught(4.0, 8.0, 1) == 1 + 1 / AVERAGED
-    assert taught(4.0, 8.0, 20 * AVERAGED) == pytest.approx(2.0, abs=1e-6)
+    assert taught(4.0, 8.0, 1) == 1 + (1 + DEVIATIONS) / AVERAGED
+    assert taught(4.0, 8.0, 30 * AVERAGED) == pytest.approx(2.0, abs=1e-6)
 
 
 def test_waits_shorter_than_estimated_lower_no_estimate() -> None:
-    assert taught(4.0, 1.0, 100) == 1.0
+    assert taught(4.0, 1.0, 30 * AVERAGED) == 1.0
+
+
+def test_waits_that_vary_raise_it_above_their_mean() -> None:
+    correction = Correction()
+    for waited_s in [4.0, 8.0] * 100:
+        correction.learn(4.0, waited_s)
+    assert correction.factor == pytest.approx(1.5 + DEVIATIONS * 0.5, rel=0.05)
 
 
 def test_short_estimates_teach_nothing() -> None:
@@ -30,4 +37,4 @@ def test_short_estimates_teach_nothing() -> None:
 
 
 def test_one_request_counts_no_more_than_the_largest_factor() -> None:
-    assert taught(1.0, 1000.0, 1) == 1 + (LARGEST - 1) / AVERAGED
+    assert taught(1.0, 1000.0, 1) == 1 + (1 + DEVIATIONS) * (LARGEST - 1) / AVERAGED
