@@ -136,7 +136,11 @@ class Admission:
             Refused: 429, with the estimated wait as ``retry_after``.
         """
         demand = demand or self._smallest
-        wait = self.wait_s(priority, demand)
+        self._refuse_late(demand, self._room_s(priority, demand))
+
+    def _refuse_late(self, demand: Demand, room_s: float) -> None:
+        """For ``check``; ``room_s`` is the uncorrected estimate."""
+        wait = room_s * self._correction.factor
         accepted = self._slots.held + self._waiting.sequences
         if accepted + demand.sequences > self._capacity.max_num_seqs + self._capacity.max_queued:
             raise _overloaded(f"its queue of {self._capacity.max_queued} requests is full", wait)
@@ -151,16 +155,18 @@ class Admission:
             Refused: as ``check``.
         """
         demand = self._capacity.demand(prompt_tokens, max_tokens, n)
-        self.check(priority, demand)
-        estimate_s = self._room_s(priority, demand)
-        ticket = self.accept(prompt_tokens, max_tokens, n, priority)
-        ticket.estimate_s = estimate_s
+        room_s = self._room_s(priority, demand)
+        self._refuse_late(demand, room_s)
+        ticket = self._count(demand, priority)
+        ticket.estimate_s = room_s
         return ticket
 
     def accept(self, prompt_tokens: int, max_tokens: int, n: int, priority: int) -> Ticket:
         """Count a request that can no longer be refused."""
         self._advance()
-        demand = self._capacity.demand(prompt_tokens, max_tokens, n)
+        return self._count(self._capacity.demand(prompt_tokens, max_tokens, n), priority)
+
+    def _count(self, demand: Demand, priority: int) -> Ticket:
         self._queues.setdefault(priority, _Queue()).demand.add(demand)
         self._waiting.add(demand)
         return Ticket(self, demand, priority)
