@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from deploy.compiler import can_compile
+
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.total,memory.free", "--format=csv,noheader,nounits")
 NVIDIA_SMI_TIMEOUT_S = 10.0
 MIB = 1024**2
@@ -30,12 +32,16 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What this process may use. ``cores`` are the ids of cores it may run on; sizes in bytes."""
+    """What this process may use. ``cores`` are the ids of cores it may run on; sizes in bytes.
+
+    ``compiles``: torch can compile C++ here (``deploy.compiler``).
+    """
 
     cores: tuple[int, ...]
     memory_bytes: int
     free_memory_bytes: int
     gpus: tuple[Gpu, ...]
+    compiles: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ def measure() -> Machine:
         memory_bytes=min_given(memory.total, limits.memory_bytes),
         free_memory_bytes=min_given(memory.available, limits.free_memory_bytes),
         gpus=find_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")),
+        compiles=can_compile(),
     )
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from deploy import engine_process
+from deploy import compiler, engine_process
 from deploy.gateway.stack import Gateway
 from deploy.leases import SHARED_VARIABLE, lease_cores
 from deploy.machine import measure
@@ -58,6 +58,8 @@ class ModelReplica:
         # First, because a file that cannot be used should not cost the minutes in which a model loads.
         gateway = Gateway(resolved, book_for(resolved))
         if resolved.hardware.device == "cpu":
+            if not compiler.can_compile():
+                compiler.do_without()
             self._take_cores(resolved.hardware)
         self._server = await self._start(resolved, gateway)
 

@@ -49,7 +49,7 @@ class OfNoFaultyRequest(logging.Filter):
 async def compile_sampler(client: Any) -> None:
     """Sample one token, so that no user waits while torch compiles what vLLM's sampler compiles at its first use.
 
-    On a CPU that is random sampling and log probabilities (``v1/sample/ops/topk_topp_sampler.py`` and ``logprobs.py``).
+    On a CPU that is random sampling and log probabilities (``deploy.compiler``).
     """
     from vllm import SamplingParams
 

@@ -11,7 +11,7 @@ fi
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 echo "making the base image $name with debootstrap (about a minute)"
-debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv bookworm "$root" >"$root.log" 2>&1 || {
+debootstrap --variant=minbase --include=ca-certificates,python3,python3-dev,python3-venv bookworm "$root" >"$root.log" 2>&1 || {
     tail -n 20 "$root.log" >&2
     exit 1
 }

@@ -68,6 +68,15 @@ def about_placement(settings: Settings, placement: Placement, machine: Machine, 
         )
 
 
+def about_sampling(machine: Machine) -> Iterator[str]:
+    """CPU replicas: nothing to compile the sampler with."""
+    if not machine.compiles:
+        yield (
+            "no C++ compiler with Python's headers was found, so sampling is slower: "
+            "install g++ (and python3-dev where Python came from a package)"
+        )
+
+
 def about_host_memory(budget: Budget, machine: Machine) -> Iterator[str]:
     """CPU replicas: little memory left, or weights that are slow to read for every token."""
     if budget.left is not None and budget.left < HEADROOM * machine.memory_bytes:

@@ -101,6 +101,8 @@ def make_plan(
     placement = place(settings, machine, cluster=cluster, starting=starting)
     warnings = [*advice.about_model(settings, source), *advice.exposure(settings), *advice.about_guard(settings)]
     warnings += advice.about_placement(settings, placement, machine, cluster=cluster)
+    if placement.device == "cpu" and not cluster:
+        warnings += advice.about_sampling(machine)
     fit = None
     if source.architecture is not None:
         fit = _fit(settings, source, source.architecture, placement, machine)

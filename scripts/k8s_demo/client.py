@@ -33,12 +33,14 @@ def opened(url: str, key: str, body: str | None) -> http.client.HTTPResponse:
 
 
 def request(url: str, key: str, body: str | None = None) -> dict[str, object]:
-    """The status and the body of one answer."""
+    """The status and the body of one answer; a status of 0 with the reason where no answer came."""
     try:
         with opened(url, key, body) as answer:
             return {"status": answer.status, "body": answer.read().decode()}
     except urllib.error.HTTPError as error:
         return {"status": error.code, "body": error.read().decode()}
+    except (OSError, http.client.HTTPException) as error:
+        return {"status": 0, "body": json.dumps(repr(error))}
 
 
 def stream(url: str, key: str, body: str) -> str:

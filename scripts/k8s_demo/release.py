@@ -21,6 +21,7 @@ REPLICAS = 2
 """Two, so that one serves while the other is replaced."""
 READY_S, REPLACED_S = 360, 600
 """Bounds on how long an install and a replacement under load may take, on two shared cores."""
+ROUTED_S = 30
 STREAMS, OTHER_MAX_MODEL_LEN = 2, 4096
 QUESTION = json.dumps(
     {
@@ -71,10 +72,12 @@ class Release:
         until(self.serves, READY_S, "the release is Ready")
         say(f"Ready {time.monotonic() - started:.0f} s after helm install (at most {READY_S} s)")
         until(lambda: len(self.ready_workers()) == REPLICAS, READY_S, "every worker pod is Ready")
+        # A node learns a moment after a pod is Ready that the Service leads to it.
+        until(lambda: self.ask("/v1/models")[0] == 200, ROUTED_S, "the Service leads to a replica")
         say(f"both replicas serve {time.monotonic() - started:.0f} s after helm install")
 
     def ask(self, path: str, *, key: str | None = None, body: str | None = None) -> tuple[int, Any]:
-        """Send one request from the client pod through the Service; returns the status and the parsed body."""
+        """Send one request from the client pod through the Service; gives the status (0: none) and the parsed body."""
         arguments = ["request", URL + path, self.key if key is None else key, *([body] if body else [])]
         answer = json.loads(self.cluster.kubectl("exec", "client", "--", "python", "-c", CLIENT_SOURCE, *arguments))
         return answer["status"], json.loads(answer["body"])

@@ -1,5 +1,5 @@
 """Prevents: a rehearsal that does not start,
-or that measures and fits something else than Mistral 7B's architecture.
+or that measures and fits something else than Mistral 7B's architecture, or an engine that dies where g++ is missing.
 """
 
 import re
@@ -39,7 +39,7 @@ def check(deployment: Deployment) -> None:
 
 
 @pytest.mark.live
-def test_a_rehearsal_of_two_layers_serves_mistrals_architecture_with_its_own_tokenizer() -> None:
+def test_a_rehearsal_of_two_layers_serves_mistrals_architecture_and_samples_without_a_compiler() -> None:
     flags = (
         "--rehearse",
         "--rehearse-layers",
@@ -50,9 +50,15 @@ def test_a_rehearsal_of_two_layers_serves_mistrals_architecture_with_its_own_tok
         "0.25",
         "--enforce-eager",
     )
-    with serving(*flags) as deployment:
+    # Without a C++ compiler too, in the same server because each start takes half a minute.
+    with serving(*flags, environment={"CXX": "no-such-compiler"}) as deployment:
         check(deployment)
-        assert plan_in(deployment)["model"]["architecture"] == "MistralForCausalLM"
+        planned = plan_in(deployment)
+        assert planned["model"]["architecture"] == "MistralForCausalLM"
+        assert any("sampling is slower" in str(warning) for warning in planned["warnings"])
+        sampled = {"model": "mistral-7b-rehearsal", "prompt": "Hi", "max_tokens": 2, "temperature": 1, "logprobs": 2}
+        answer = httpx.post(f"{deployment.url}/v1/completions", json=sampled, timeout=300)
+        assert len(answer.json()["choices"][0]["logprobs"]["top_logprobs"]) == 2
         tokens = httpx.post(
             f"{deployment.url}/tokenize", json={"model": "mistral-7b-rehearsal", "messages": QUESTION}, timeout=60
         ).json()["tokens"]

@@ -50,6 +50,9 @@ def test_a_stream_is_whole_only_with_its_last_event(url: str, path: str, wrong: 
 
 def test_a_server_that_is_not_there_is_a_failure() -> None:
     assert "Connection refused" in client.stream("http://127.0.0.1:9/", "key", "{}")
+    answer = client.request("http://127.0.0.1:9/", "key")
+    assert answer["status"] == 0
+    assert "Connection refused" in json.loads(str(answer["body"]))
 
 
 def test_a_refusal_is_an_answer_like_any_other(url: str) -> None:

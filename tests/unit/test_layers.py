@@ -29,7 +29,8 @@ CHAINS = [
 ONLY = {
     "errors": set[str](),
     "settings": set[str](),
-    "machine": set[str](),
+    "compiler": set[str](),
+    "machine": {"compiler"},
     "architecture": {"errors"},
     "schema": {"settings"},
     "plan": {"settings", "architecture", "machine", "errors"},

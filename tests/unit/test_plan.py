@@ -414,6 +414,7 @@ class TestWarnings:
             ("on a CPU expect a few tokens per second", {"architecture": MISTRAL_7B_V01}),
             ("1 of 2 cores are kept for replicas", {"scaling": {"min_replicas": 1, "max_replicas": 2}}),
             ("the replicas run on the cluster", {"cluster": True}),
+            ("install g++", {"machine": replace(LAPTOP, compiles=False)}),
         ],
     )
     def test_what_an_operator_should_know_is_said_once(self, expected: str, changes: dict[str, Any]) -> None:
