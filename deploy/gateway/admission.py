@@ -102,7 +102,7 @@ class Admission:
         self._reading = Rate(self._now)
         self._queues: dict[int, _Queue] = {}
         self._waiting = Demand()
-        self._correction = Correction()
+        self.correction = Correction()
         self._smallest = capacity.demand(1, 1)
         self._report()
 
@@ -113,7 +113,7 @@ class Admission:
 
     def wait_s(self, priority: int = NORMAL, demand: Demand | None = None) -> float:
         """Estimated seconds until the first token of a request that came now; without ``demand``, of the smallest."""
-        return self._room_s(priority, demand) * self._correction.factor
+        return self._room_s(priority, demand) * self.correction.factor
 
     def _room_s(self, priority: int, demand: Demand | None) -> float:
         """Seconds until the engine takes it, if it goes on as it did while it was measured."""
@@ -140,7 +140,7 @@ class Admission:
 
     def _refuse_late(self, demand: Demand, room_s: float) -> None:
         """For ``check``; ``room_s`` is the uncorrected estimate."""
-        wait = room_s * self._correction.factor
+        wait = room_s * self.correction.factor
         accepted = self._slots.held + self._waiting.sequences
         if accepted + demand.sequences > self._capacity.max_num_seqs + self._capacity.max_queued:
             raise _overloaded(f"its queue of {self._capacity.max_queued} requests is full", wait)
@@ -183,7 +183,7 @@ class Admission:
         self._leave_queue(ticket)
         ticket.since = self._now - ago_s
         if ticket.estimate_s is not None:
-            self._correction.learn(ticket.estimate_s, ticket.since - ticket.accepted_at)
+            self.correction.learn(ticket.estimate_s, ticket.since - ticket.accepted_at)
         self._kv.take(ticket.demand.kv_bytes, ticket.since)
         self._slots.take(ticket.demand.sequences, ticket.since)
 

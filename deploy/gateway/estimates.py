@@ -9,20 +9,22 @@ LARGEST = 4.0
 AVERAGED = 16
 """How many requests the factor is an average of, the latest counting most."""
 
-
 DEVIATIONS = 2
 """Mean deviations above the mean: the mean alone would be exceeded by half of the requests."""
+
+DOUBT = 0.5
+"""The mean deviation before anything was learnt: a flood is accepted within a second, and teaches only afterwards."""
 
 
 class Correction:
     """The ratio of real to estimated waits. Under overload refusals and the reading of prompts take the engine's cores,
     which what was measured before does not show.
 
-    Mean and mean deviation are smoothed as those of round trips are for TCP's timer (RFC 6298, section 2).
+    Mean and mean deviation begin and are smoothed as those of round trips are for TCP's timer (RFC 6298, section 2).
     """
 
     def __init__(self) -> None:
-        self._mean, self._deviation = 1.0, 0.0
+        self._mean, self._deviation = 1.0, DOUBT
 
     @property
     def factor(self) -> float:

@@ -22,6 +22,7 @@ from tests.bench.prompts import prompts
 from tests.bench.report import table
 from tests.bench.results import Record, percentile
 from tests.bench.setup import make_setup
+from tests.bench.stalls import Stall, watched_stalls
 from tests.bench.systems import product
 
 TIMES = 10
@@ -33,6 +34,14 @@ LOAD_S, QUICK_LOAD_S = 60.0, 10.0
 FLAGS = ("--vllm.max-num-seqs", str(SLOTS), "--admission.max-queue-wait-s", str(LONGEST_WAIT_S))
 MODEL = "demo"
 SEED = 7
+HEADER = [
+    "sent",
+    "accepted",
+    "TTFT p50 / p95 / max, s",
+    "429",
+    "answered p50 / p95 / max, ms",
+    "longest stall of the machine, ms",
+]
 
 
 class Outcome(Record):
@@ -45,7 +54,7 @@ class Outcome(Record):
 
 
 class OverloadBench(Record):
-    """The whole run. Rates are requests in each second."""
+    """The whole run. Rates are requests in each second; ``stalls`` of the machine ended since the load began."""
 
     date: str
     machine: dict[str, Any]
@@ -56,6 +65,7 @@ class OverloadBench(Record):
     sent_rate: float
     seconds: float
     outcomes: list[Outcome]
+    stalls: list[Stall]
 
     def times(self, status: int) -> list[float]:
         """Of every request with this status, how long its answer took."""
@@ -73,7 +83,9 @@ def run(*, quick: bool) -> OverloadBench:
         nonce = secrets.token_hex(4)
         held = asyncio.run(_held_rate(running.url, nonce, rounds=2 if quick else 4))
         say(f"the replica holds {held:.1f} requests/s; sending {TIMES * held:.0f} for {seconds:.0f} s")
-        outcomes = asyncio.run(_overload(running.url, nonce, TIMES * held, seconds))
+        began = time.monotonic()
+        with watched_stalls() as stalls:
+            outcomes = asyncio.run(_overload(running.url, nonce, TIMES * held, seconds))
     others = Counter(outcome.status for outcome in outcomes if outcome.status not in {200, 429})
     if others:
         raise BenchError(f"requests were answered with {dict(others)}")
@@ -87,6 +99,7 @@ def run(*, quick: bool) -> OverloadBench:
         sent_rate=TIMES * held,
         seconds=seconds,
         outcomes=sorted(outcomes, key=lambda outcome: outcome.sent_s),
+        stalls=[Stall(ended_s=stall.ended_s - began, seconds=stall.seconds) for stall in stalls],
     )
 
 
@@ -139,13 +152,15 @@ def render(bench: OverloadBench) -> str:
         accepted = [outcome.answered_s for outcome in now_sent if outcome.status == 200]
         refused = [outcome.answered_s * 1000 for outcome in now_sent if outcome.status == 429]
         figures = [_figures(accepted, 2), _figures(refused, 1)]
-        rows.append([f"{begin:.0f}–{end:.0f} s", len(accepted), figures[0], len(refused), figures[1]])
+        longest = max((stall.seconds for stall in bench.stalls if begin <= stall.ended_s < end), default=0.0)
+        stalled = f"{longest * 1000:.0f}"
+        rows.append([f"{begin:.0f}–{end:.0f} s", len(accepted), figures[0], len(refused), figures[1], stalled])
     accepted = bench.times(200)
     within = sum(value <= bench.objective_s for value in accepted) / len(accepted) if accepted else 0.0
     return "\n\n".join(
         [
             f"**Overload: {bench.sent_rate:.0f} requests/s, {TIMES} times the {bench.held_rate:.1f} that it holds**",
-            table(["sent", "accepted", "TTFT p50 / p95 / max, s", "429", "answered p50 / p95 / max, ms"], rows),
+            table(HEADER, rows),
             f"{within:.1%} of the accepted requests had their first token within the objective of "
             f"{bench.objective_s:g} s.",
         ]

@@ -97,8 +97,14 @@ def bare_vllm(setup: Setup) -> Iterator[Running]:
     with holding_cores(setup), tempfile.TemporaryFile() as log:
         port = free_port()
         started = time.monotonic()
+        # In a session of its own, as serve.py's server is. Linux shares the cores between sessions first
+        # (sched(7), autogroup), so within the client's it would get other shares of them.
         process = psutil.Popen(
-            vllm_command(setup, port), env=os.environ | vllm_environment(setup), stdout=log, stderr=subprocess.STDOUT
+            vllm_command(setup, port),
+            env=os.environ | vllm_environment(setup),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         url = f"http://127.0.0.1:{port}"
         try:

@@ -1,18 +1,20 @@
 """Prevents: figures of the gateway's cost and of overload that are added up wrongly, and an empty picture."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from deploy.loading import load
-from tests.bench import gateway, overload
+from tests.bench import gateway, overload, stalls
 from tests.bench.curves import picture
 from tests.bench.fake_engine import TOKENS, app_for
 from tests.bench.gateway import FakeSides, GatewayBench, Sides
 from tests.bench.gateway_sides import OFF
 from tests.bench.overload import Outcome, OverloadBench
 from tests.bench.results import Load
+from tests.bench.stalls import Stall, watched_stalls
 from tests.unit.asgi_calls import call, scope_of
 
 
@@ -55,14 +57,25 @@ def overloaded() -> OverloadBench:
         Outcome(sent_s=59, status=200, answered_s=6, retry_after_s=None),
     ]
     known: dict[str, Any] = {"date": "", "machine": {}, "versions": {}, "flags": (), "objective_s": 5}
-    return OverloadBench(**known, held_rate=2, sent_rate=20, seconds=60, outcomes=outcomes)
+    stalls = [Stall(ended_s=50.5, seconds=0.03), Stall(ended_s=59, seconds=0.75)]
+    return OverloadBench(**known, held_rate=2, sent_rate=20, seconds=60, outcomes=outcomes, stalls=stalls)
 
 
 def test_both_curves_are_told_for_each_part_of_the_load() -> None:
     lines = overload.render(overloaded()).splitlines()
-    assert "| 0–10 s | 1 | 0.50 / 0.50 / 0.50 | 1 | 4.0 / 4.0 / 4.0 |" in lines
-    assert "| 50–60 s | 1 | 6.00 / 6.00 / 6.00 | 0 | - |" in lines
+    assert "| 0–10 s | 1 | 0.50 / 0.50 / 0.50 | 1 | 4.0 / 4.0 / 4.0 | 0 |" in lines
+    assert "| 50–60 s | 1 | 6.00 / 6.00 / 6.00 | 0 | - | 750 |" in lines
     assert lines[-1].startswith("50.0% of the accepted requests")
+
+
+def test_a_machine_that_does_not_wake_a_sleeper_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A sleeper that is always late: to it every wake-up is a stall.
+    monkeypatch.setattr(stalls, "SLEEPER", stalls.SLEEPER.replace(f"> {stalls.SHORTEST_S}", "> -1"))
+    began = time.monotonic()
+    with watched_stalls() as found:
+        time.sleep(0.5)
+    assert found
+    assert all(began < stall.ended_s < time.monotonic() for stall in found)
 
 
 def test_the_picture_has_a_dot_for_every_answer() -> None:

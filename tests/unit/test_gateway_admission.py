@@ -22,12 +22,14 @@ def clock() -> Clock:
 
 
 class Replica:
-    """A ledger with requests in it; a token of KV cache is one byte."""
+    """A ledger with requests in it, whose estimates have always been right; a token of KV cache is one byte."""
 
     def __init__(self, clock: Clock, *, kv_bytes: int = 10**9, window: int = 10**6, chunk: int = 100) -> None:
         self.clock = clock
         capacity = Capacity(kv_bytes, lambda length: min(length, window), chunk, SLOTS, QUEUE)
         self.admission = Admission(capacity, AdmissionSettings(max_queue_wait_s=BOUND_S), clock)
+        for _ in range(1000):
+            self.admission.correction.learn(1.0, 1.0)
 
     def ask(self, prompt: int = 10, max_tokens: int = 10, n: int = 1, priority: int = NORMAL) -> Ticket:
         return self.admission.admit(prompt, max_tokens, n, priority)

@@ -2,7 +2,9 @@
 
 import pytest
 
-from deploy.gateway.estimates import AVERAGED, DEVIATIONS, LARGEST, Correction
+from deploy.gateway.estimates import AVERAGED, DEVIATIONS, DOUBT, LARGEST, Correction
+
+UNTAUGHT = 1 + DEVIATIONS * DOUBT
 
 
 def taught(estimated_s: float, waited_s: float, times: int) -> float:
@@ -12,12 +14,16 @@ def taught(estimated_s: float, waited_s: float, times: int) -> float:
     return correction.factor
 
 
-def test_nothing_learnt_changes_nothing() -> None:
-    assert Correction().factor == 1.0
+def test_what_was_never_checked_is_doubted() -> None:
+    assert Correction().factor == UNTAUGHT == 2.0
+
+
+def test_estimates_that_prove_right_are_believed() -> None:
+    assert taught(4.0, 4.0, 30 * AVERAGED) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_waits_of_twice_the_estimate_double_it_in_the_end() -> None:
-    assert taught(4.0, 8.0, 1) == 1 + (1 + DEVIATIONS) / AVERAGED
+    assert taught(4.0, 8.0, 1) == UNTAUGHT + (1 + DEVIATIONS * (1 - DOUBT)) / AVERAGED
     assert taught(4.0, 8.0, 30 * AVERAGED) == pytest.approx(2.0, abs=1e-6)
 
 
@@ -33,8 +39,9 @@ def test_waits_that_vary_raise_it_above_their_mean() -> None:
 
 
 def test_short_estimates_teach_nothing() -> None:
-    assert taught(0.4, 40.0, 100) == 1.0
+    assert taught(0.4, 40.0, 100) == UNTAUGHT
 
 
 def test_one_request_counts_no_more_than_the_largest_factor() -> None:
-    assert taught(1.0, 1000.0, 1) == 1 + (1 + DEVIATIONS) * (LARGEST - 1) / AVERAGED
+    error = LARGEST - 1
+    assert taught(1.0, 1000.0, 1) == UNTAUGHT + (error + DEVIATIONS * (error - DOUBT)) / AVERAGED
