@@ -1,8 +1,10 @@
 """Small questions to the server before a run: JSON over HTTP, without redirects and proxies."""
 
 import json
+import time
 import urllib.error
 import urllib.request
+from http.client import HTTPResponse
 from typing import Any
 
 from loadtest._server_scraper import OPENER
@@ -20,13 +22,17 @@ class AskError(Exception):
 
 
 def ask(url: str, api_key: str | None, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The JSON object at a URL: GET, or POST where there is a body. Raises AskError."""
+    """The JSON object at a URL: GET, or POST where there is a body. Raises AskError.
+
+    An answer that is not complete after ``TIMEOUT_S`` is given up with the next bytes, or after as long without any.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers)  # noqa: S310 (the host was checked)
     try:
         with OPENER.open(request, timeout=TIMEOUT_S) as answer:
-            values = json.loads(answer.read(LARGEST_ANSWER))
+            values = json.loads(_read(answer, deadline))
     except urllib.error.HTTPError as error:
         raise AskError(f"HTTP {error.code}", error.code) from None
     except (OSError, ValueError, RecursionError) as error:
@@ -37,3 +43,13 @@ def ask(url: str, api_key: str | None, body: dict[str, Any] | None = None) -> di
     if not isinstance(values, dict):
         raise AskError("no JSON object")
     return values
+
+
+def _read(answer: HTTPResponse, deadline: float) -> bytes:
+    """The body, up to ``LARGEST_ANSWER``. A timeout of the socket bounds one read, so that drops would never end."""
+    data = bytearray()
+    while len(data) < LARGEST_ANSWER and (part := answer.read1(LARGEST_ANSWER - len(data))):
+        data += part
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no complete answer within {TIMEOUT_S:g} s")
+    return bytes(data)

@@ -20,10 +20,7 @@ class Client:
     ) -> None:
         """``timeout_s`` bounds a whole request and every read within it. Raises ValueError for a wrong URL or key."""
         endpoint = Endpoint.parse(base_url)
-        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-            raise ValueError(
-                "The API key holds characters that no HTTP header can carry; check for a line break in it."
-            )
+        check_key(api_key)
         self._timeout_s = timeout_s
         self._pool = Pool(endpoint, connect_timeout_s)
         self._path = endpoint.path
@@ -71,6 +68,12 @@ class Client:
     def close(self) -> None:
         """Close the idle connections; those in use are closed when their answer ends."""
         self._pool.close()
+
+
+def check_key(api_key: str | None) -> None:
+    """Raises ValueError, whose text does not hold the key, for one that no header can carry."""
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("The API key holds characters that no HTTP header can carry; check for a line break in it.")
 
 
 def _record(

@@ -69,7 +69,9 @@ class Collector:
             server=list(server),
         )
         if plan.arrivals.open_loop:
-            run.requested_rate = plan.arrivals.mean_rate(plan.seed, duration, run.window)
+            # An interrupted run has a shorter window of the same schedule: a ramp does not get steeper.
+            planned = duration if plan.duration_s is None else plan.duration_s
+            run.requested_rate = plan.arrivals.mean_rate(plan.seed, planned, run.window)
         return run
 
     def _workload(self) -> dict[str, Any]:
@@ -83,7 +85,8 @@ class Collector:
         }
         if plan.think_time_s is not None:
             parameters["think_time_s"] = plan.think_time_s
-        return {"name": plan.workload, "hash": digest(plan.workloads), "parameters": parameters}
+        trace = {} if plan.trace_sha256 is None else {"trace": plan.trace_sha256}
+        return {"name": plan.workload, "hash": digest(plan.workloads), **trace, "parameters": parameters}
 
 
 def _shown(values: dict[str, Any]) -> dict[str, Any]:

@@ -74,11 +74,12 @@ def different(summaries: Sequence[Summary]) -> list[str]:
 def _load(summary: Summary) -> dict[str, Any]:
     info = summary.run
     arrivals = {name: value for name, value in info.arrivals.items() if name not in OWN_TO_A_RUN}
-    # The file's path is no part of the workload; its hash and its parameters are.
+    # The path of a file is no part of the workload; its hash and its parameters are.
     return {
         "workload": info.workload.get("name"),
         "workload hash": info.workload.get("hash"),
         "workload parameters": info.workload.get("parameters"),
+        "trace": info.workload.get("trace"),
         "arrivals": arrivals,
         "users": info.users,
         "scenarios": sorted(summary.scenarios),

@@ -52,7 +52,7 @@ def _checked(check: Callable[[str], Any]) -> Callable[[str], str]:
         try:
             check(value)
         except (LoadTestError, ValueError) as error:
-            raise ArgumentTypeError(str(error).replace("%", "%%")) from None
+            raise ArgumentTypeError(str(error)) from None
         return value
 
     return text
@@ -118,6 +118,10 @@ def arrivals_of(options: Any, default: Kind) -> Arrivals:
     kind: Kind = options.arrivals or (default if default != "closed" else implied)
     if kind == "trace" and options.trace is None:
         raise LoadTestError("--arrivals trace needs --trace FILE")
+    if options.steps and kind != "steps":
+        raise LoadTestError("--steps needs --arrivals steps")
+    if options.burstiness != 1 and kind != "gamma":
+        raise LoadTestError("--burstiness needs --arrivals gamma")
     arrivals = Arrivals(
         kind=kind,
         rate=options.rate,

@@ -13,7 +13,7 @@ from loadtest._calibration import Calibration, calibrate, first_model, tell
 from loadtest._connection import Endpoint
 from loadtest._errors import LoadTestError
 from loadtest._flags import arrivals_of
-from loadtest._run_plan import RunPlan, read_trace, with_trace
+from loadtest._run_plan import RunPlan, read_trace, trace_sha256, with_trace
 from loadtest._workload import Workload, load
 
 UNKNOWN_MODEL = "default"
@@ -86,6 +86,7 @@ def plan_of(options: Any, run_time: int | None, host: str | None, classes: Seque
         most_in_flight=options.max_in_flight,
         users=options.num_users or 1,
         calibration=Calibration(),
+        trace_sha256=None if options.trace is None else trace_sha256(options.trace),
     )
 
 

@@ -1,13 +1,14 @@
 """One finished run as the master collected it: what the figures, the verdict and the report are made from."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from loadtest._request import Record
 
-SECRET_FLAGS = ("--api-key",)
+KEY_FLAG, ADDRESS_FLAG = "--api-key", "--server-metrics"
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class RunData:
     arrivals: dict[str, Any]
     """``kind`` (closed, constant, poisson, gamma, ramp, steps, spikes, trace) and what belongs to it."""
     workload: dict[str, Any]
-    """``name``, ``hash`` of the file, ``parameters``."""
+    """``name``, ``hash`` of the file, with ``--trace`` the SHA-256 of its file as ``trace``, ``parameters``."""
     requested_rate: float | None
     """Open loop: the mean rate that the schedule asks for in the measured window, requests/s. Closed loop: None."""
     users: int | None
@@ -86,16 +87,36 @@ def due(record: Record) -> float:
 
 
 def shown_command(argv: Sequence[str]) -> str:
-    """A command line for reports, ready to be pasted into a shell; the values of secret flags are left out."""
-    shown: list[str] = []
-    hide = False
+    """A command line for reports, ready to be pasted into a shell, without keys and what an address may hold of them.
+
+    Locust's parser takes abbreviated flags, so that they are known here too.
+    """
+    words: list[str] = []
+    mask: Callable[[str], str] | None = None
     for word in argv:
-        flag, equals, _ = word.partition("=")
-        if hide:
-            shown.append("***")
-        elif flag in SECRET_FLAGS and equals:
-            shown.append(f"{flag}=***")
+        flag, equals, value = word.partition("=")
+        if mask is not None:
+            words.append(mask(word))
+            mask = None
+        elif (mask := _mask(flag)) is not None and equals:
+            words.append(f"{flag}={mask(value)}")
+            mask = None
         else:
-            shown.append(word)
-        hide = not hide and word in SECRET_FLAGS
-    return shlex.join(shown)
+            words.append(word)
+    return shlex.join(words)
+
+
+def _mask(flag: str) -> Callable[[str], str] | None:
+    """How the value of a flag is shown where it may be secret; None for the others."""
+    if len(flag) > len("--") and KEY_FLAG.startswith(flag):
+        return lambda _: "***"
+    return shown if len(flag) > len("--") and ADDRESS_FLAG.startswith(flag) else None
+
+
+def shown(url: str) -> str:
+    """A URL for reports: without user, password and query, which may hold secrets."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,5 +1,6 @@
 """Everything about a run that is decided before it, by one process, and told to all that generate load."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from pydantic import TypeAdapter
 
 from loadtest._arrivals import Arrivals
 from loadtest._calibration import Calibration
+from loadtest._errors import LoadTestError
 from loadtest._trace_formats import Trace, read
 from loadtest._trace_scaling import at_rate
 from loadtest._workload import Workload
@@ -37,6 +39,8 @@ class RunPlan:
     """For each process. Past it an arrival is dropped and counted."""
     users: int
     calibration: Calibration
+    trace_sha256: str | None = None
+    """Of the file of ``trace``."""
 
     @property
     def workloads(self) -> list[tuple[Workload, float]]:
@@ -63,6 +67,15 @@ _ADAPTER = TypeAdapter(RunPlan)
 def read_trace(path: str) -> Trace:
     """A trace file. Raises LoadTestError."""
     return read(Path(path))
+
+
+def trace_sha256(path: str) -> str:
+    """What tells two trace files apart, whatever their names. Raises LoadTestError."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LoadTestError(f"the trace {path} cannot be read: {error.strerror}") from None
 
 
 def with_trace(arrivals: Arrivals, trace: Trace) -> Arrivals:

@@ -49,7 +49,9 @@ class RunInfo(Part):
     processes: int = Field(description="Processes that generated load.")
     users: int | None = Field(description="Closed loop: users.")
     arrivals: dict[str, Any] = Field(description="`kind`, and its parameters.")
-    workload: dict[str, Any] = Field(description="`name`, `hash` of the file, `parameters`.")
+    workload: dict[str, Any] = Field(
+        description="`name`, `hash` of the file, `trace` (SHA-256 of its file), `parameters`."
+    )
 
 
 class Load(Part):

@@ -5,12 +5,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import gevent
 from gevent.event import Event
 
 from loadtest._errors import LoadTestError
+from loadtest._run_data import shown
 from loadtest._server_metrics import Sample, parse
 
 PERIOD_S = 1.0
@@ -97,8 +98,12 @@ class Scraper:
 
 
 def _request(url: str, host: str, api_key: str | None) -> urllib.request.Request:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise LoadTestError(f"--server-metrics {url!r} is no address: write http://HOST:PORT/metrics")
     own = parts[:2] == urlsplit(host)[:2]
     headers = {"authorization": f"Bearer {api_key}"} if api_key and own else {}
@@ -125,9 +130,3 @@ def _read(request: urllib.request.Request) -> list[Sample]:
 
 def _failed(source: str, why: str) -> Sample:
     return {"source": source, "replica": None, "error": " ".join(why.split())[:DETAIL]}
-
-
-def shown(url: str) -> str:
-    """A URL for reports: without user, password and query, which may hold secrets."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -10,7 +10,8 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest._agent import Agent, Batch, Go
 from loadtest._answer import RequestError
-from loadtest._conductor import INTERRUPT_DRAIN_S, Conductor
+from loadtest._client import check_key
+from loadtest._conductor import INTERRUPT_DRAIN_S, UNTRUSTED, Conductor
 from loadtest._crew import BATCH, GO, PLAN_OPTION, READY, STOP, Crew, LocalCrew, RemoteCrew
 from loadtest._errors import LoadTestError
 from loadtest._flags import add_flags
@@ -145,6 +146,13 @@ class Lead(Session):
         """Find mistakes before anything starts."""
         options = self.environment.parsed_options
         self.environment.user_classes = choose(options, self.environment.user_classes, default)
+        try:
+            check_key(self.api_key)
+        except ValueError as error:
+            raise LoadTestError(str(error)) from None
+        if options.server_metrics:
+            # Made for its check of the addresses.
+            Scraper(self.environment.host or "", options.server_metrics)
         if options.headless or options.autostart:
             self._plan(options.run_time)
             # A run begins with its first request, later than Locust's clock; so its end is watched by the conductor.
@@ -167,6 +175,10 @@ class Lead(Session):
         except LoadTestError as error:
             print(f"loadtest: {error}", file=sys.stderr)
             gevent.spawn(self._ended, USAGE_ERROR)
+        except Exception:
+            # Locust tells of it and goes on. A mistake of this program must not leave a run that never ends.
+            gevent.spawn(self._ended, UNTRUSTED)
+            raise
 
     def _ended(self, code: int) -> None:
         self.environment.process_exit_code = code

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.errors import BenchError
-from tests.bench.generators import measuring
+from tests.bench.generators import command, measuring
 from tests.bench.generators.command import Comparison, times_ours
 from tests.bench.generators.environments import PINS
 from tests.bench.generators.measuring import Figures, Load, measure, sent_by_mock
@@ -69,6 +69,37 @@ def test_a_ratio_is_taken_within_a_repeat() -> None:
     )
     ratio = times_ours(comparison, "other")
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((2, 2.5, 3))
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        ((OWN, "guidellm", "aiperf"), 0),
+        ((OWN, "guidellm"), 1),
+        (("vllm bench serve", "guidellm", "aiperf"), 1),
+        ((), 1),
+    ],
+)
+def test_a_comparison_takes_ours_and_two_others(
+    names: tuple[str, ...],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = Comparison(
+        date="",
+        machine={},
+        streams=64,
+        rounds=(2, 8),
+        versions=dict.fromkeys(names, "1"),
+        repeats={name: [figures_of(0.1)] for name in names},
+        did_not_run={},
+    )
+    monkeypatch.setattr(command, "compare", lambda *_: found)
+    assert command.main(["--output", str(tmp_path / "out.json")]) == code
+    sentence = "bench: that is no comparison: it takes mistral-serve and at least 2 others\n"
+    assert (sentence in capsys.readouterr().err) is (code == 1)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,18 @@ def test_the_rate_asked_for_is_that_of_the_window() -> None:
     )
 
 
+def test_the_rate_asked_for_of_constant_arrivals_is_that_of_the_requests_that_fit_into_the_window() -> None:
+    arrivals = Arrivals("constant", 0.3)
+    # At 3.3 and 6.7 s: by the nominal rate a client that keeps the schedule would be 26 % off.
+    assert arrivals.mean_rate(SEED, 10.0, (1.0, 10.0)) == pytest.approx(2 / 9)
+    assert arrivals.mean_rate(SEED, 10.0, (0.0, 10.0)) == pytest.approx(0.3)
+
+
+def test_an_arrival_at_the_edge_of_the_window_is_asked_for_as_records_hold_it() -> None:
+    arrivals = Arrivals("trace", trace=(0.0, 0.99999996, 2.0000004))
+    assert arrivals.mean_rate(SEED, 3.0, (1.0, 2.0)) == 2.0
+
+
 @pytest.mark.parametrize(
     ("arrivals", "sentence"),
     [

@@ -2,8 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -133,6 +134,23 @@ def test_the_model_is_the_first_that_the_server_lists() -> None:
 def test_a_server_without_models_is_named(models: object) -> None:
     with server(models=models) as url, pytest.raises(AskError, match=r"^it lists no model$"):
         first_model(url, None)
+
+
+def in_drops(handler: BaseHTTPRequestHandler) -> None:
+    """An answer of three seconds, never silent for long."""
+    handler.send_response(200)
+    handler.end_headers()
+    with suppress(OSError):
+        for _ in range(60):
+            handler.wfile.write(b" ")
+            time.sleep(0.05)
+        handler.wfile.write(b"{}")
+
+
+def test_an_answer_that_comes_in_drops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest._ask.TIMEOUT_S", 0.3)
+    with server(do_GET=in_drops) as url, pytest.raises(AskError, match=r"^no complete answer within 0.3 s$"):
+        ask(url, None)
 
 
 def test_what_cannot_be_asked_is_one_short_error() -> None:

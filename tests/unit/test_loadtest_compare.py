@@ -174,6 +174,10 @@ def test_a_larger_tolerance_lets_more_pass(compare: Compare) -> None:
             "arrivals: {'kind': 'poisson', 'rate': 10.0} and {'kind': 'poisson', 'rate': 11.0}",
         ),
         ({"users": 5}, "users: None and 5"),
+        (
+            {"workload": {"name": "chat", "hash": "abc", "trace": "e", "parameters": {"output_tokens": 11}}},
+            "trace: None and e",
+        ),
     ],
 )
 def test_different_loads_are_not_compared(compare: Compare, changes_: dict[str, Any], text: str) -> None:

@@ -185,6 +185,12 @@ def test_the_summary_says_what_ran() -> None:
         (["locust", "--api-key", "secret", "-t", "5s"], "locust --api-key '***' -t 5s"),
         (["locust", "--api-key=secret", "-t", "5s"], "locust '--api-key=***' -t 5s"),
         (["locust", "--api-key", "--api-key", "x"], "locust --api-key '***' x"),
+        (["locust", "--api", "secret", "-t", "5s"], "locust --api '***' -t 5s"),
+        (["locust", "--api-k=secret", "-t", "5s"], "locust '--api-k=***' -t 5s"),
+        (["locust", "--", "Chat"], "locust -- Chat"),
+        (["locust", "--server-metrics", "http://u:p@h:1/m?token=x"], "locust --server-metrics http://h:1/m"),
+        (["locust", "--server=http://h/m?token=x", "Chat"], "locust --server=http://h/m Chat"),
+        (["locust", "--server-metrics", "http://[secret"], "locust --server-metrics '***'"),
     ],
 )
 def test_the_command_is_shown_without_its_secrets(argv: list[str], shown: str) -> None:

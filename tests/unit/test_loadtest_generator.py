@@ -186,3 +186,11 @@ def test_a_report_holds_no_text_of_the_workload_and_all_of_its_numbers() -> None
     assert (shown["prompts"], shown["system"], shown["turns"]) == ("2 texts", "12 characters", 2)
     assert run.arrivals == {"kind": "poisson", "rate": 2.0, "seed": 1, "dropped": 3}
     assert (run.duration_s, run.requested_rate, run.users, run.processes, len(run.records)) == (10.0, 2.0, None, 2, 1)
+
+
+def test_an_interrupted_ramp_was_asked_for_as_far_as_it_came() -> None:
+    plan = replace(PLAN, arrivals=Arrivals("ramp", 1.0, peak=9.0), duration_s=10.0)
+    run = Collector(plan, lambda _: None).run_data(4.9, 1, [])
+    # 1 t + 0.4 t² is 14.5 after 4.9 s, and the first request comes at once.
+    assert run.duration_s == 4.9
+    assert run.requested_rate == pytest.approx(15 / 4.9)

@@ -3,6 +3,7 @@
 Every run is Locust itself in a process of its own, against the mock server.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -118,6 +119,7 @@ def test_a_trace_is_replayed_with_its_lengths_and_times(mock: str, report: Path,
     found = [(round(record.intended or 0.0, 3), record.prompt_tokens, record.output_tokens) for record in run.records]
     assert found == [(0.0, 100, 5), (1.0, 101, 6), (2.0, 102, 7), (3.0, 103, 8)]
     assert run.arrivals == {"kind": "trace", "file": str(trace)}
+    assert run.workload["trace"] == hashlib.sha256(trace.read_bytes()).hexdigest()
 
 
 def test_a_key_is_sent_and_never_shown(mock: str, report: Path) -> None:
@@ -216,6 +218,15 @@ def test_a_server_that_dies_during_the_run_makes_it_invalid(report: Path) -> Non
         (DEAD, ["--arrivals", "spikes", "--rate", "1"], "these --arrivals need --peak, requests/s"),
         (DEAD, ["Replay", "--processes", "2"], "takes its lengths from a trace: give --trace FILE"),
         (DEAD, ["-t", "3s", "--warmup", "3"], "leave nothing of the 3 s of the run to be measured"),
+        (DEAD, ["--slo", "error_rate<5"], "'error_rate<5' exceeds 100%: write a percentage such as 0.1%"),
+        (DEAD, ["--steps", "2:30", "-t", "3s"], "--steps needs --arrivals steps"),
+        (DEAD, ["--burstiness", "0.5", "--rate", "2", "-t", "3s"], "--burstiness needs --arrivals gamma"),
+        (DEAD, ["--api-key", "sk-1\r", "-t", "3s"], "check for a line break in it."),
+        (
+            DEAD,
+            ["--server-metrics", "http://[::1/metrics", "-t", "3s"],
+            "--server-metrics 'http://[::1/metrics' is no address: write http://HOST:PORT/metrics",
+        ),
     ],
 )
 def test_a_wrong_flag_is_one_sentence_and_exit_code_2(host: str, flags: list[str], sentence: str) -> None:
@@ -224,6 +235,15 @@ def test_a_wrong_flag_is_one_sentence_and_exit_code_2(host: str, flags: list[str
     (line,) = lines(result.stderr)
     assert line.endswith(sentence)
     assert "Traceback" not in result.stderr
+    assert "sk-1" not in result.stderr
+
+
+def test_a_mistake_of_this_program_does_not_leave_a_run_that_never_ends(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("from loadtest import _session\nfrom loadtest.scenarios import *\n_session.resolve = None\n")
+    result = locust(DEAD, "-f", str(file), "-t", "1s", timeout_s=30, PYTHONPATH=str(ROOT))
+    assert result.returncode == 3
+    assert "TypeError" in result.stderr
 
 
 # Interruptions ------------------------------------------------------------------------------------------------------

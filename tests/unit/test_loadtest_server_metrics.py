@@ -8,8 +8,9 @@ import gevent
 import pytest
 
 from loadtest._errors import LoadTestError
+from loadtest._run_data import shown
 from loadtest._server_metrics import parse
-from loadtest._server_scraper import Scraper, shown
+from loadtest._server_scraper import Scraper
 from loadtest._server_series import ServerSeries
 from loadtest._verdict import HIT_DRIFT
 from tests.unit.byte_server import byte_server
@@ -171,7 +172,10 @@ def test_nothing_of_a_url_that_may_be_secret_is_shown() -> None:
     assert shown("http://user:password@host:1/metrics?token=x#y") == "http://host:1/metrics"
 
 
-@pytest.mark.parametrize("url", ["localhost:8000/metrics", "ftp://host/metrics", "http:///metrics", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000/metrics", "ftp://host/metrics", "http:///metrics", "http://[::1/metrics", "http://host:x/", ""],
+)
 def test_an_address_that_is_none_is_a_mistake_in_one_sentence(url: str) -> None:
     with pytest.raises(LoadTestError, match="is no address: write http://HOST:PORT/metrics"):
         Scraper("http://host", [url])

@@ -197,6 +197,13 @@ def test_two_percent_of_the_tokens_may_be_unaccounted_for(wrong: int, fires: boo
     assert [check for _, check, _ in reasons(run)] == (["tokens"] if fires else [])
 
 
+@pytest.mark.parametrize(("counted", "fires"), [(11, False), (12, True)])
+def test_the_token_that_ends_an_answer_needs_no_chunk(counted: int, fires: bool) -> None:
+    # 10 chunks of an answer that could have been longer.
+    run = every_100_ms(lambda _, sent: record(sent=sent, tokens=10, output_tokens=counted, max_tokens=20))
+    assert [check for _, check, _ in reasons(run)] == (["tokens"] if fires else [])
+
+
 def test_tokens_of_a_server_that_does_not_count_them_are_compared_with_nothing() -> None:
     run = every_100_ms(lambda _, sent: record(sent=sent, gaps=[(0.2, 1)], token_source="chunks", output_tokens=2))
     assert verdict(run).level == "VALID"
