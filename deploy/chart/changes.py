@@ -131,8 +131,8 @@ CHANGES = (
         Effect.IN_PLACE,
         {"modelCache.size": "80Gi"},
         {"modelCache.type": "pvc"},
-        "Of a claim; Kubernetes allows little: a larger size where the storage class permits it. Of an `emptyDir`, the "
-        "size starts a new cluster.",
+        "Of a claim; Kubernetes allows little: a larger size where the storage class permits it, and refuses another "
+        "class or access mode, with which the upgrade fails. Of an `emptyDir`, the size starts a new cluster.",
     ),
     Change(
         ("modelCache.preload",),
@@ -143,10 +143,24 @@ CHANGES = (
     ),
     Change(("hfToken",), Effect.NEW_CLUSTER, {"hfToken.existingSecret": "hf"}),
     Change(
+        ("hfToken.value",),
+        Effect.IN_PLACE,
+        {"hfToken.value": "new"},
+        {"hfToken.value": "old"},
+        "For worker pods that start afterwards. The first value starts a new cluster.",
+    ),
+    Change(
         ("auth", "tls", "quotasRedis", "moderation"),
         Effect.NEW_CLUSTER,
         {"auth.existingSecret": "other-keys"},
-        note="Another content of the same Secret takes effect in place, about a minute later.",
+        note="Another content of the same Secret needs no upgrade: the key file is read again about a minute later, a "
+        "password when a replica starts, a certificate when HAProxy does.",
+    ),
+    Change(
+        ("auth.secretKey", "quotasRedis.secretKey", "moderation.secretKey"),
+        Effect.IN_PLACE,
+        {"auth.secretKey": "other.yaml"},
+        note="As `settings`.",
     ),
     Change(
         ("auth.keysFile",),

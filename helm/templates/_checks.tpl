@@ -55,11 +55,13 @@ in values.schema.json. */}}
 {{- if and .Values.tls.enabled (not .Values.tls.existingSecret) -}}
 {{- fail "tls.enabled needs a certificate: name a Secret of type kubernetes.io/tls in tls.existingSecret" -}}
 {{- end -}}
-{{- if dig "engine" "api_key" "" .Values.settings -}}
-{{- fail "settings.engine.api_key would stand in the RayService for all to read: use auth.existingSecret" -}}
+{{- range $name, $instead := dict "api_key" "auth.existingSecret" "hf_token" "hfToken.existingSecret" -}}
+{{- if dig "engine" $name "" $.Values.settings -}}
+{{- fail (printf "settings.engine.%s would stand in the RayService for all to read: use %s" $name $instead) -}}
+{{- end -}}
 {{- end -}}
 {{- range $group, $name := dict "quotas" "redis_url" "guard" "moderation_url" "tracing" "otlp_endpoint" -}}
-{{- if contains "@" (dig $group $name "" $.Values.settings | default "") -}}
+{{- if regexMatch "@|[?&]password=" (dig $group $name "" $.Values.settings | default "") -}}
 {{- fail (printf "settings.%s.%s holds a password, which would stand in the RayService for all to read: take it out" $group $name) -}}
 {{- end -}}
 {{- end -}}

@@ -98,9 +98,4 @@ quotas:
 guard:
   moderation_key_file: /etc/mistral-serve/moderation/{{ .Values.moderation.secretKey }}
 {{- end }}
-{{- if .Values.tls.enabled }}
-tls:
-  certificate_file: /etc/mistral-serve/tls/server.pem
-  key_file: /etc/mistral-serve/tls/server.pem.key
-{{- end }}
 {{- end -}}

@@ -4,7 +4,18 @@ import json
 
 import pytest
 
-from tests.chart.rendering import Object, arguments, environment, group, objects, of_kind, one, profile, service
+from tests.chart.rendering import (
+    Object,
+    arguments,
+    environment,
+    group,
+    nested,
+    objects,
+    of_kind,
+    one,
+    profile,
+    service,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +69,16 @@ def test_another_model_is_another_job() -> None:
     other["settings"]["model"] = "mistralai/Mistral-7B-v0.1"
     names = {one("Job", each)["metadata"]["name"] for each in (profile("pvc-cache"), other)}
     assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"worker.nodeSelector": {"gpu": "large"}}, {"hfToken.existingSecret": "other"}, {"image.pullPolicy": "Always"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_change_of_what_the_preload_job_runs_is_another_job(change: Object) -> None:
+    """Kubernetes refuses to change a job."""
+    claim = {"modelCache.type": "pvc", "modelCache.preload.enabled": True, "auth.existingSecret": "keys"}
+    before, after = (one("Job", nested(each)) for each in (claim, claim | change))
+    assert before["spec"]["template"] != after["spec"]["template"]
+    assert before["metadata"]["name"] != after["metadata"]["name"]

