@@ -90,6 +90,8 @@ def serve_environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         # Replicas report their load this often; Ray's 10 s could miss a short `scaling.look_back_s` altogether.
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        # An engine that is dead or hangs finishes nothing; Ray would wait for its streams as for a healthy one's.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": settings.log.engine_level.upper(),

@@ -8,6 +8,7 @@ That saves starting one Python process and a hop through shared memory in every 
 
 import logging
 import multiprocessing
+from collections.abc import Callable
 from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase
@@ -38,12 +39,20 @@ def fork_engine_process() -> None:
 
 
 class OfNoFaultyRequest(logging.Filter):
-    """Drops the stacks that vLLM logs of requests that are wrong: they are answered, and the access log has them."""
+    """Drops the stacks that vLLM logs of requests that are wrong: they are answered, and the access log has them.
+
+    Once the engine is dead, vLLM fails on every request before it asks the engine, and nothing is dropped.
+    """
+
+    def __init__(self, engine_is_dead: Callable[[], bool]) -> None:
+        super().__init__()
+        self._engine_is_dead = engine_is_dead
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is to be written."""
         request = current()
-        return not (record.exc_info and request is not None and request.is_faulty)
+        of_faulty = request is not None and request.is_faulty and not self._engine_is_dead()
+        return not (record.exc_info and of_faulty)
 
 
 async def compile_sampler(client: Any) -> None:
@@ -69,6 +78,16 @@ class ReplicaEngine(VLLMEngine):  # type: ignore[misc]  # ray is untyped
             fork_engine_process()
         return engine_args, frontend_args, config
 
+    async def check_health(self) -> None:
+        """Raise when the engine is dead; wait as long as it does not answer.
+
+        vLLM's own check (``v1/engine/async_llm.py``) notices an engine that ended, not one that hangs. The engine
+        answers between two steps, and Ray Serve replaces the replica after three checks in a row that took too long
+        (``scaling.health_check_timeout_s``).
+        """
+        await super().check_health()
+        await self.client.is_sleeping()
+
     @property
     def client(self) -> Any:
         """vLLM's ``AsyncLLM``, once the engine has started."""
@@ -85,7 +104,10 @@ class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
 
     async def __serve_build_asgi_app__(self) -> Any:
         app = await super().__serve_build_asgi_app__()
-        return self.gateway.around(app, self._llm_config.model_id, self._admission)
+        return self.gateway.around(app, self._llm_config.model_id, self._admission, self._engine_is_dead)
+
+    def _engine_is_dead(self) -> bool:
+        return bool(self.engine.client.errored)
 
     async def _start_engine(self) -> None:
         # Without Ray Serve LLM's telemetry, which would start an actor of its own in every cluster.
@@ -96,5 +118,5 @@ class MistralServer(LLMServer):  # type: ignore[misc]  # ray is untyped
         if settings.admission.enabled:
             self._admission = Admission(capacity_of(client.vllm_config), settings.admission)
         for handler in logging.getLogger("vllm").handlers:
-            handler.addFilter(OfNoFaultyRequest())
+            handler.addFilter(OfNoFaultyRequest(self._engine_is_dead))
         meter(client, self._admission, settings.limits if settings.limits.enabled else None)

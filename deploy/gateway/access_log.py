@@ -19,7 +19,8 @@ _STAGES = ("gateway", "queue", "prefill", "decode")
 class AccessLog:
     """An observer that writes lines of ``settings.level`` or above, as JSON objects or for the eye.
 
-    The level of a line is ``error`` for 5xx and for an answer that broke off, ``warning`` for 4xx, else ``info``.
+    The level of a line is ``error`` for 5xx and for an answer that broke off or ended with an error, ``warning`` for
+    4xx, else ``info``.
     Lines that ``sink`` refuses are lost; the next one that it takes is preceded by one that says how many were.
     """
 

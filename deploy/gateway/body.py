@@ -6,11 +6,14 @@ from typing import Any
 
 from deploy.gateway.asgi import App, Message, Receive, Scope, Send, header
 from deploy.gateway.errors import Refused, answer, not_json, too_large
+from deploy.gateway.limits import count_refusal
 from deploy.gateway.model_access import check_model
 from deploy.gateway.request import current
 from deploy.gateway.routes import JSON_ROUTES
 
 CONTENT_LENGTH = b"content-length"
+_REASONS = {413: "limit", 403: "model"}
+"""Why the metrics say that a request was refused, by the status; a mere mistake (400) is not counted."""
 
 
 class ReadBody:
@@ -36,6 +39,8 @@ class ReadBody:
                 if record.key is not None:
                     check_model(record.key, record.body)
         except Refused as refused:
+            if (reason := _REASONS.get(refused.error.status)) is not None:
+                count_refusal(record, reason)
             await answer(refused.error, scope, send)
             return
         await self._app(scope, again(body, receive), send)

@@ -4,21 +4,22 @@ vLLM answers most mistakes with an error object whose ``type`` is the name of a 
 number; FastAPI and Starlette answer others with ``{"detail": …}`` or plain text. A 5xx may quote any exception. Here
 each gets the type, the code and, for a 5xx, also the message that belong to its status.
 
-Some bodies make vLLM fail while it reads them: that 500 becomes a 400.
+Some bodies make vLLM fail while it reads them: that 500 becomes a 400. Any 500 of a dead engine becomes a 503.
 
-An error inside a stream that has begun is an event of that stream, and passes untouched. A part deep inside the app
-that refuses a request leaves its error in the request's record; that is answered in place of what the app made of it.
+An error inside a stream of server-sent events is an event of that stream: it is rewritten likewise, and ends the
+stream. A part deep inside the app that refuses a request leaves its error in the request's record; that is answered in
+place of what the app made of it.
 """
 
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from deploy.gateway.asgi import App, Message, Receive, Scope, Send
+from deploy.gateway.asgi import App, Message, Receive, Scope, Send, header, path_of
 from deploy.gateway.errors import MODEL_NOT_FOUND, ApiError, answer, of_status
 from deploy.gateway.request import current
 
@@ -32,6 +33,9 @@ _PYDANTIC = re.compile(r"(\d+) validation errors? for .+\n.+\n  (?:Value error, 
 """How pydantic writes its own list."""
 _SAID = re.compile(r"""'msg': ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 _UNREADABLE = replace(of_status(400), message="The server cannot read this request: a field has a form that none has.")
+_EVENT_STREAM = b"text/event-stream"
+_ERROR_LINES = (b'\ndata: {"error"', b"\nevent: error\n")
+"""How an error's event begins in vLLM's streams: of chats and completions, and of Anthropic's messages."""
 _PHRASES = {status.phrase for status in HTTPStatus}
 
 
@@ -96,6 +100,19 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _error_start(chunk: bytes) -> int:
+    """Where in a part of a stream its first error's event begins; -1 without one. vLLM sends every event whole."""
+    lines = b"\n" + chunk
+    return min((at for line in _ERROR_LINES if (at := lines.find(line)) >= 0), default=-1)
+
+
+def _data_of(events: bytes) -> tuple[int, bytes]:
+    """The status (400 to 599) and the data of the error's event with which ``events`` begins."""
+    data = events.partition(b"data: ")[2].partition(b"\n")[0]
+    code = _said(data).get("code")
+    return code if isinstance(code, int) and 400 <= code <= 599 else 500, data
+
+
 def _refused() -> ApiError | None:
     record = current()
     return None if record is None else record.refused
@@ -106,35 +123,33 @@ def _is_faulty() -> bool:
     return record is not None and record.is_faulty
 
 
-def _failed() -> ApiError:
-    """The answer for an app that failed."""
-    return _UNREADABLE if _is_faulty() else of_status(500)
-
-
 class OpenAIErrors:
-    """ASGI middleware: rewrites responses whose status is 400 or above, and passes on all others as they come."""
+    """ASGI middleware: rewrites responses whose status is 400 or above, and errors in event streams.
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    Everything else passes as it comes. ``engine_is_dead`` is asked when the app has failed.
+    """
+
+    def __init__(self, app: App, engine_is_dead: Callable[[], bool] = lambda: False) -> None:
+        self._app, self._engine_is_dead = app, engine_is_dead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; an exception that left the app unanswered is answered with 500 and raised again."""
+        """Serve one request; an exception is answered, and raised again unless the request is at fault."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        response = _Response(scope, send)
+        response = _Response(scope, send, self._engine_is_dead)
         try:
             await self._app(scope, receive, response.send)
         except Exception:
             await response.fail()
-            if not _is_faulty():
+            if self._engine_is_dead() or not _is_faulty():
                 raise
 
 
 class _Response:
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope, self._send = scope, send
-        self._started = self._answered = False
+    def __init__(self, scope: Scope, send: Send, engine_is_dead: Callable[[], bool]) -> None:
+        self._scope, self._send, self._engine_is_dead = scope, send, engine_is_dead
+        self._started = self._is_event_stream = self._answered = False
         self._error: Message | None = None
         self._body = b""
 
@@ -144,8 +159,15 @@ class _Response:
             await self._collect(message)
         elif message["type"] == "http.response.start" and message["status"] >= 400:
             self._error = message
-        else:
+        elif message["type"] == "http.response.start":
             self._started = True
+            self._is_event_stream = (header(message, b"content-type") or b"").startswith(_EVENT_STREAM)
+            await self._send(message)
+        elif self._answered:
+            return
+        elif self._is_event_stream and (at := _error_start(message.get("body", b""))) >= 0:
+            await self._end_stream(message["body"][:at], message["body"][at:])
+        else:
             await self._send(message)
 
     async def fail(self) -> None:
@@ -153,7 +175,25 @@ class _Response:
         if self._error is not None:
             await self._answer()
         elif not self._started:
-            await answer(_refused() or _failed(), self._scope, self._send)
+            await answer(self._meant(500, b""), self._scope, self._send)
+
+    def _meant(self, status: int, body: bytes) -> ApiError:
+        """The error to answer with in place of the app's."""
+        if (refused := _refused()) is not None:
+            return refused
+        if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+            return translate(status, body)
+        if self._engine_is_dead():
+            return of_status(503)
+        return _UNREADABLE if _is_faulty() else of_status(500)
+
+    async def _end_stream(self, passed: bytes, events: bytes) -> None:
+        """Send what came before the error's event and our event of it, as the last of the stream."""
+        self._answered = True
+        if (record := current()) is not None:
+            record.failed = True
+        event = self._meant(*_data_of(events)).event(path_of(self._scope))
+        await self._send({"type": "http.response.body", "body": passed + event})
 
     async def _collect(self, message: Message) -> None:
         if self._answered or message["type"] != "http.response.body":
@@ -169,11 +209,8 @@ class _Response:
         if self._answered or self._error is None:
             return
         self._answered = True
-        if (error := _refused()) is not None:
-            await answer(error, self._scope, self._send)
-            return
-        if self._error["status"] == HTTPStatus.INTERNAL_SERVER_ERROR:
-            await answer(_failed(), self._scope, self._send)
-            return
-        kept = tuple((name, value) for name, value in self._error.get("headers", ()) if name not in _OF_THE_OLD_BODY)
-        await answer(translate(self._error["status"], self._body), self._scope, self._send, kept)
+        status, kept = self._error["status"], None
+        if _refused() is None and status != HTTPStatus.INTERNAL_SERVER_ERROR:
+            headers = self._error.get("headers", ())
+            kept = tuple((name, value) for name, value in headers if name not in _OF_THE_OLD_BODY)
+        await answer(self._meant(status, self._body), self._scope, self._send, kept)

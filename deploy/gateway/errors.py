@@ -18,6 +18,10 @@ MODEL_NOT_ALLOWED = "model_not_allowed"
 MODEL_NOT_FOUND = "model_not_found"
 ROUTE_CLOSED = "route_closed"
 
+RETRY_AFTER = b"retry-after"
+RETRY_AFTER_UNAVAILABLE_S = 5
+"""After a 503 about which nothing else is known."""
+
 CHALLENGE = (b"www-authenticate", b'Bearer realm="mistral-serve"')
 """What RFC 9110 (section 11.6.1) asks of every 401."""
 
@@ -73,7 +77,13 @@ _BY_STATUS = {
         ApiError(429, RATE_LIMIT, "rate_limit_exceeded", "Too many requests. Send it again later."),
         ApiError(500, SERVER, "internal_error", "The server failed on this request."),
         ApiError(501, SERVER, "not_implemented", "The served model cannot do this."),
-        ApiError(503, SERVER, "unavailable", "This replica cannot take the request now. Send it again later."),
+        ApiError(
+            503,
+            SERVER,
+            "unavailable",
+            "This replica cannot take the request now. Send it again later.",
+            retry_after=RETRY_AFTER_UNAVAILABLE_S,
+        ),
         ApiError(504, SERVER, "timeout", "The replica did not answer in time. Send the request again."),
     )
 }
@@ -126,12 +136,12 @@ def too_large(limit: int) -> Refused:
 async def answer(
     error: ApiError, scope: Scope, send: Send, headers: tuple[tuple[bytes, bytes], ...] | None = None
 ) -> None:
-    """Send ``error`` as the whole response; ``headers`` besides the content's own."""
+    """Send ``error`` as the whole response; ``headers`` besides the content's own, of which a ``retry-after`` wins."""
     body = error.body(path_of(scope))
     if headers is None:
         headers = (CHALLENGE,) if error.status == 401 else ()
-    if error.retry_after is not None:
-        headers = (*headers, (b"retry-after", str(error.retry_after).encode()))
+    if error.retry_after is not None and all(name != RETRY_AFTER for name, _ in headers):
+        headers = (*headers, (RETRY_AFTER, str(error.retry_after).encode()))
     content = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": error.status, "headers": [*headers, *content]})
     await send({"type": "http.response.body", "body": body})

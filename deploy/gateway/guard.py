@@ -74,7 +74,9 @@ class Guard:
         judged = None
         if self._moderation and record.route in GENERATING and _applies(settings.moderation, wanted):
             judged = await self._moderation.judge_prompt(record, body)
-            changed |= self._moderation.judges_output and _stays_here(record.route, body)
+            if self._moderation.judges_output:
+                changed |= _stays_here(record.route, body)
+                changed |= _comes_as_text(body)
         prompted = _applies(settings.safe_prompt, wanted)
         prompted = prompted and add_safe_prompt(record.route, body, settings.safe_prompt_text)
         if asked and judged is None and not prompted:
@@ -100,6 +102,11 @@ def _stays_here(route: str, body: dict[str, Any]) -> bool:
         raise _wrong("background", "Answers are moderated on this server, so none is made in the background.")
     body["store"] = False
     return True
+
+
+def _comes_as_text(body: dict[str, Any]) -> bool:
+    """Keep vLLM from sending the ids of tokens, which come before their text while a parser holds that back."""
+    return body.pop("return_token_ids", None) is not None
 
 
 def _wrong(param: str, message: str) -> Refused:

@@ -58,9 +58,9 @@ class BodyLimits:
         await self._app(scope, receive, send)
 
 
-def count_refusal(record: RequestRecord | None) -> None:
-    """Count a request that a limit refused."""
-    REJECTIONS.labels(key="" if record is None else record.key_name, reason="limit").inc()
+def count_refusal(record: RequestRecord | None, reason: str = "limit") -> None:
+    """Count a request that a limit refused, or what else ``reason`` names."""
+    REJECTIONS.labels(key="" if record is None else record.key_name, reason=reason).inc()
 
 
 def check_body(body: dict[str, Any], settings: LimitSettings) -> None:

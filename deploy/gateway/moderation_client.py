@@ -57,7 +57,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(self._timeout_s):
                 if self.one_by_one:
-                    return list(await asyncio.gather(*map(self._chat, texts)))
+                    return await self._chats(texts)
                 return _of_moderation(await self._ask({"input": list(texts)}), len(texts))
         except TimeoutError:
             raise NotJudgedError(f"no answer within {self._timeout_s:g} s") from None
@@ -65,6 +65,16 @@ class Endpoint:
             raise NotJudgedError(type(error).__name__) from None
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
             raise NotJudgedError("its answer is no judgement") from None
+
+    async def _chats(self, texts: Sequence[str]) -> list[bool]:
+        """A judgement of each text; the first that fails ends all."""
+        judgements = [asyncio.create_task(self._chat(text)) for text in texts]
+        try:
+            return await asyncio.gather(*judgements)
+        finally:
+            # `gather` leaves them running, past the timeout, when one fails.
+            for judgement in judgements:
+                judgement.cancel()
 
     async def _chat(self, text: str) -> bool:
         messages = [{"role": "user", "content": text}]

@@ -84,7 +84,7 @@ def ended_at(record: RequestRecord) -> datetime:
 
 def broken(record: RequestRecord) -> bool:
     """Whether an ended request got no whole answer although its client was there to take it."""
-    return not record.complete and not record.hung_up
+    return record.failed or (not record.complete and not record.hung_up)
 
 
 class Seldom:

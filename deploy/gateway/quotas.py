@@ -5,9 +5,11 @@ import logging
 import math
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from deploy.gateway.asgi import App, Message, Receive, Scope, Send
+from deploy.gateway.at_end import at_end
 from deploy.gateway.errors import RATE_LIMIT, SERVER, ApiError, answer
 from deploy.gateway.quota_book import Book, Verdict
 from deploy.gateway.request import RequestRecord, current
@@ -58,10 +60,9 @@ class Quotas:
             REJECTIONS.labels(key=quota.key_name, reason="quota").inc()
             await answer(error, scope, send, _headers(verdict))
             return
-        try:
-            await self._app(scope, receive, _with_headers(send, _headers(verdict)))
-        finally:
-            self._charge(quota, record)
+        # Added before the app's own actions and so done after them: they count what an answer that is no stream used.
+        at_end(partial(self._charge, quota, record))
+        await self._app(scope, receive, _with_headers(send, _headers(verdict)))
 
     def _quota(self, scope: Scope, record: RequestRecord) -> _Quota | None:
         """The quota that this request is held to; ``None`` for one that is not counted."""

@@ -49,6 +49,8 @@ class RequestRecord:
     ended: float | None = None
     complete: bool = False
     """The last byte of the answer was handed over."""
+    failed: bool = False
+    """An answer that had begun ended with an error."""
     hung_up: bool = False
     """The client went away before that."""
 

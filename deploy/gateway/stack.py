@@ -1,5 +1,7 @@
 """The middlewares in their order, as the settings ask for them."""
 
+from collections.abc import Callable
+
 from deploy.errors import UsageError
 from deploy.gateway import at_end
 from deploy.gateway.admission import Admission
@@ -82,7 +84,13 @@ class Gateway:
         self._keys = KeyStore(path) if settings.keys_required and path is not None else None
         self._judge = _judge(settings)
 
-    def around(self, app: App, served_model: str, admission: Admission | None = None) -> App:
+    def around(
+        self,
+        app: App,
+        served_model: str,
+        admission: Admission | None = None,
+        engine_is_dead: Callable[[], bool] = lambda: False,
+    ) -> App:
         """``app`` behind the gateway; starts the threads of the observers.
 
         What costs least comes first: a request that is refused takes nothing further.
@@ -91,9 +99,10 @@ class Gateway:
             app: vLLM's.
             served_model: the name that clients use.
             admission: the ledger of the engine behind ``app``; ``None`` accepts everything.
+            engine_is_dead: whether that engine will never answer again.
         """
         settings, limits = self._settings, self._settings.limits
-        app = Guard(OpenAIErrors(FormIsJson(app)), settings.guard, self._judge)
+        app = Guard(OpenAIErrors(FormIsJson(app), engine_is_dead), settings.guard, self._judge)
         if limits.enabled:
             app = BodyLimits(app, limits)
         app = ReadBody(app, limits.body_bytes if limits.enabled else None)

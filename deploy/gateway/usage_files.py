@@ -24,7 +24,8 @@ MOST_UNWRITTEN = 4 * 1024**2
 class UsageLine(BaseModel):
     """One line. Times are UTC; ``end`` of a running request is when the line was made.
 
-    ``complete``: the last byte of the answer was handed over; ``hung_up``: the client went away before that.
+    ``complete``: the last byte of the answer was handed over, and no error cut the answer short; ``hung_up``: the
+    client went away before that.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -99,7 +99,7 @@ class UsageLog:
             completion_tokens=record.completion_tokens,
             status=record.status,
             hung_up=record.hung_up,
-            complete=record.complete,
+            complete=record.complete and not record.failed,
             final=final,
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from deploy.gateway import at_end
 from deploy.gateway.asgi import Receive, Scope, Send
 from deploy.gateway.key_file import Key
 from deploy.gateway.quota_book import PREFIX, QuotaBook, Verdict, redis_book
@@ -172,7 +173,7 @@ class Guarded:
     def __init__(self, settings: QuotaSettings) -> None:
         self.upstream = Upstream()
         self.quotas = Quotas(self.upstream, redis_book(settings), settings)
-        self.app = RequestScope(self._keyed)
+        self.app = RequestScope(self._keyed, (at_end.observe,))
 
     async def _keyed(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = current()

@@ -99,6 +99,7 @@ def test_a_method_that_http_does_not_know_is_not_written() -> None:
         (served(), "info"),
         (served(hung_up=True, complete=False), "info"),
         (served(complete=False), "error"),
+        (served(failed=True), "error"),
         (end(arrived(), status=429), "warning"),
         (end(arrived(), status=503), "error"),
         (end(arrived(route="/health")), "debug"),

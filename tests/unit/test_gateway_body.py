@@ -1,10 +1,11 @@
-"""Prevents: a model used by a key that may not use it, and a body that is read without a bound."""
+"""Prevents: a model used by a key that may not use it, a body that is read without a bound, a refusal not counted."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from deploy.gateway.key_file import new_token
 from tests.unit.asgi_calls import scope_of
@@ -19,6 +20,16 @@ def token() -> str:
 @pytest.fixture
 def gate(tmp_path: Path, token: str) -> Gate:
     return Gate(tmp_path / "k", entry(token, models=["small", "large"]))
+
+
+def rejections() -> dict[str, float]:
+    """How many requests of the key were refused, by the reason."""
+    samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
+    return {
+        sample.labels["reason"]: sample.value
+        for sample in samples
+        if sample.name == "mistral_serve_rejections_total" and sample.labels["key"] == "team"
+    }
 
 
 @pytest.mark.parametrize("model", ["small", "large"])
@@ -55,6 +66,22 @@ def test_a_body_that_is_no_json_object_is_400(gate: Gate, token: str, body: byte
 def test_a_body_too_large_to_check_is_413(gate: Gate, token: str, length: str | None, chunks: list[bytes]) -> None:
     headers = {"authorization": f"Bearer {token}"} | ({} if length is None else {"content-length": length})
     assert code_of(gate.ask(scope_of(CHAT, headers), *chunks)) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b" " * (LARGEST_BODY + 1), "limit"),
+        (b'{"model": "secret"}', "model"),
+        (b"[]", None),
+        (b'{"model": "small"}', None),
+    ],
+)
+def test_a_refusal_is_counted_but_a_mistake_is_not(gate: Gate, token: str, body: bytes, reason: str | None) -> None:
+    before = rejections()
+    gate.ask(scope_of(CHAT, {"authorization": f"Bearer {token}"}), body)
+    more = {name: count - before.get(name, 0) for name, count in rejections().items() if count != before.get(name, 0)}
+    assert more == ({} if reason is None else {reason: 1})
 
 
 def test_a_get_has_no_body_to_check(gate: Gate, token: str) -> None:

@@ -9,10 +9,13 @@ import pytest
 from deploy.gateway.asgi import Receive, Scope, Send
 from deploy.gateway.error_bodies import LONGEST_BODY, OpenAIErrors, translate
 from deploy.gateway.errors import RATE_LIMIT, ApiError, of_status
-from deploy.gateway.request import current
+from deploy.gateway.observed import broken
+from deploy.gateway.request import RequestRecord, current
 from deploy.gateway.request_scope import RequestScope
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
 
+DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+"""What vLLM's ``EngineDeadError`` says (``v1/engine/exceptions.py``)."""
 SECRET = "ValueError at /opt/app/engine.py, line 7: prompt was 'hello'"
 
 
@@ -22,6 +25,26 @@ def through(upstream: Upstream, path: str = "/v1/completions") -> Response:
 
 def vllm_error(message: str, kind: str, code: int, param: str | None = None) -> bytes:
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
+
+
+def call_dead_engine(upstream: Upstream, response: Response, *, asked: bool = False) -> None:
+    """Send a request with a body to ``upstream``, whose engine has died; ``asked``: the engine had been asked."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        record = current()
+        assert record is not None
+        record.body, record.engine_asked = {"prompt": "hello"}, asked
+        await OpenAIErrors(upstream, lambda: True)(scope, receive, send)
+
+    call(RequestScope(app), scope_of("/v1/completions"), response=response)
+
+
+def streamed(path: str, chunks: list[bytes]) -> tuple[Response, RequestRecord]:
+    """What the client gets of an event stream, and the request's record."""
+    seen: list[RequestRecord] = []
+    upstream = Upstream(200, chunks, {"content-type": "text/event-stream; charset=utf-8"})
+    response = call(RequestScope(OpenAIErrors(upstream), (seen.append,)), scope_of(path))
+    return response, seen[-1]
 
 
 class Refusing:
@@ -141,12 +164,16 @@ def test_nothing_of_an_internal_error_reaches_the_client(status: int, body: byte
 def test_the_headers_that_still_hold_are_kept() -> None:
     headers = {"retry-after": "3", "x-request-id": "a", "content-type": "text/plain", "content-encoding": "gzip"}
     response = through(Upstream(503, [b"no"], headers | {"content-length": "2"}))
-    assert response.headers == {
-        "retry-after": "3",
-        "x-request-id": "a",
-        "content-type": "application/json",
-        "content-length": str(len(response.body)),
-    }
+    assert response.messages[0]["headers"] == [
+        (b"retry-after", b"3"),
+        (b"x-request-id", b"a"),
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(response.body)).encode()),
+    ]
+
+
+def test_a_replica_that_cannot_take_a_request_says_when_to_come_again() -> None:
+    assert through(Upstream(503)).headers["retry-after"] == "5"
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
@@ -228,6 +255,92 @@ def test_a_failure_before_the_engine_is_asked_is_the_request_s_own(
     if status == 400:
         assert response.error["message"] == "The server cannot read this request: a field has a form that none has."
     assert b"engine.py" not in response.body
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_dead_engine_is_no_fault_of_the_request_and_another_replica_is_to_be_asked(asked: bool) -> None:
+    response = Response()
+    call_dead_engine(Upstream(500, [vllm_error(DEAD, "InternalServerError", 500)]), response, asked=asked)
+    assert (response.status, response.headers["retry-after"]) == (503, "5")
+    assert (response.error["type"], response.error["code"]) == ("server_error", "unavailable")
+    assert b"EngineCore" not in response.body
+
+
+def test_an_exception_of_a_dead_engine_is_raised_again() -> None:
+    response = Response()
+    with pytest.raises(RuntimeError):
+        call_dead_engine(Upstream(fails=RuntimeError(DEAD)), response)
+    assert (response.status, response.headers["retry-after"]) == (503, "5")
+
+
+def test_a_mistake_is_told_even_by_a_dead_engine_s_server() -> None:
+    response = Response()
+    call_dead_engine(Upstream(400, [vllm_error("n is too large", "BadRequestError", 400, "n")]), response)
+    assert (response.status, response.error["message"]) == (400, "n is too large")
+
+
+FIRST = b'data: {"id":"cmpl-1","choices":[{"index":0,"text":"data: {\\"error\\""}]}\n\n'
+FAILED = b"data: " + vllm_error(DEAD, "InternalServerError", 500) + b"\n\n"
+DONE = b"data: [DONE]\n\n"
+MESSAGE = b'event: message_start\ndata: {"type":"message_start","message":{"id":"1"}}\n\n'
+MESSAGE_FAILED = (
+    b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"2 validation errors for '
+    b"ChatCompletionStreamResponse\\nmodel\\n  Field required [type=missing, input_value={'error': {'message': "
+    b"'En...am': None, 'code': 500}}, input_type=dict]\"}}\n\n"
+)
+"""vLLM cannot read its own chat's error where it makes a message of the chat (``entrypoints/anthropic/serving.py``)."""
+
+
+@pytest.mark.parametrize(
+    ("path", "chunks", "before"),
+    [
+        ("/v1/completions", [FIRST, FAILED, DONE], FIRST),
+        ("/v1/chat/completions", [FIRST, FAILED, DONE], FIRST),
+        ("/v1/chat/completions", [FIRST + FAILED + DONE], FIRST),
+        ("/v1/chat/completions", [FAILED, FAILED, DONE], b""),
+        ("/v1/messages", [MESSAGE, MESSAGE_FAILED], MESSAGE),
+    ],
+)
+def test_a_failure_within_a_stream_ends_it_in_the_form_of_its_api(
+    path: str, chunks: list[bytes], before: bytes
+) -> None:
+    response, record = streamed(path, chunks)
+    assert response.body == before + of_status(500).event(path)
+    assert not response.messages[-1].get("more_body", False)
+    assert (record.status, record.failed, record.hung_up, broken(record)) == (200, True, False, True)
+
+
+def test_a_stream_of_a_response_breaks_off_where_vllm_fails_on_its_own_error() -> None:
+    """No event of OpenAI's responses has the form of vLLM's error (``entrypoints/openai/responses/serving.py``)."""
+    seen: list[RequestRecord] = []
+    begun = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": begun, "more_body": True})
+        raise ValueError(DEAD)
+
+    response = Response()
+    with pytest.raises(ValueError, match="EngineCore"):
+        call(RequestScope(OpenAIErrors(app), (seen.append,)), scope_of("/v1/responses"), response=response)
+    assert (response.body, broken(seen[-1])) == (begun, True)
+
+
+def test_a_mistake_found_within_a_stream_is_told() -> None:
+    mistake = b"data: " + vllm_error("Bad tool.", "BadRequestError", 400) + b"\n\n"
+    response, record = streamed("/v1/chat/completions", [mistake, DONE])
+    data, done = response.body.split(b"\n\n", 1)
+    error = json.loads(data.removeprefix(b"data: "))["error"]
+    assert (error["message"], error["type"], error["code"]) == ("Bad tool.", "invalid_request_error", None)
+    assert (done, record.failed) == (DONE, True)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/v1/responses"])
+def test_a_stream_without_a_failure_passes_chunk_by_chunk(path: str) -> None:
+    response, record = streamed(path, [FIRST, MESSAGE, DONE])
+    assert [message["body"] for message in response.messages[1:]] == [FIRST, MESSAGE, DONE, b""]
+    assert (record.failed, broken(record)) == (False, False)
 
 
 def test_an_exception_within_a_response_adds_nothing_to_it() -> None:

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client import REGISTRY
 
 from deploy.errors import UsageError
 from deploy.gateway.key_file import new_token
+from deploy.gateway.moderation import NotJudgedError
 from deploy.gateway.moderation_client import LARGEST_ANSWER, Endpoint
 from deploy.gateway.moderation_texts import prompt_texts
 from deploy.gateway.stack import Gateway
@@ -254,6 +256,33 @@ class TestFailures:
     def test_a_slow_endpoint_is_waited_for_no_longer_than_the_timeout(self, stub: StubClassifier) -> None:
         stub.open.clear()
         assert gate(stub, moderation_timeout_s=0.05).ask(chat("Hi")).status == 503
+
+    def test_of_several_judgements_one_that_fails_ends_the_others(self, stub: StubClassifier) -> None:
+        hanging: set[str] = set()
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            text = json.loads(request.content)["messages"][0]["content"]
+            if text == "fails":
+                while len(hanging) < 2:
+                    await asyncio.sleep(0)
+                return httpx.Response(500)
+            hanging.add(text)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                hanging.remove(text)
+            raise AssertionError
+
+        async def judge_three() -> None:
+            judge = Endpoint(GuardSettings(moderation_url=stub.chat_url, moderation_timeout_s=60))
+            judge._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+            with pytest.raises(NotJudgedError, match="status 500"):
+                await judge.flagged(["a", "fails", "b"])
+            async with asyncio.timeout(10):
+                while hanging:
+                    await asyncio.sleep(0)
+
+        asyncio.run(judge_three())
 
     def test_a_dead_endpoint_is_no_judgement(self, stub: StubClassifier) -> None:
         asked = gate(stub)

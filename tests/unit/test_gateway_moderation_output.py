@@ -214,6 +214,18 @@ class TestWholeAnswers:
         refused = gate(stub, app).ask({"input": "Hi", "background": True}, "/v1/responses")
         assert (refused.status, refused.error["param"]) == (400, "background")
 
+    @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+    def test_the_ids_of_tokens_are_asked_for_only_where_nobody_judges_the_answer(
+        self, stub: StubClassifier, path: str
+    ) -> None:
+        app = model(b'{"choices": []}', kind="application/json")
+        asked = {**USER, "prompt": "Hi", "return_token_ids": True}
+        assert gate(stub, app).ask(asked, path).status == 200
+        assert json.loads(app.body) == {**USER, "prompt": "Hi"}
+        app = model(b'{"choices": []}', kind="application/json")
+        assert gate(stub, app, moderation_stage="input").ask(asked, path).status == 200
+        assert json.loads(app.body) == asked
+
 
 class TestChatStreams:
     def test_a_harmless_stream_passes_byte_for_byte_in_judged_pieces(self, stub: StubClassifier) -> None:

@@ -11,7 +11,7 @@ import pytest
 from limits.aio.storage import MemoryStorage
 from prometheus_client import REGISTRY
 
-from deploy.gateway import quotas
+from deploy.gateway import at_end, quotas
 from deploy.gateway.asgi import App, Receive, Scope, Send
 from deploy.gateway.key_file import Key
 from deploy.gateway.quota_book import Book, QuotaBook, redis_book
@@ -45,7 +45,7 @@ class Gate:
         self.book = QuotaBook(MemoryStorage()) if book is None else book
         self.key = key
         self.quotas = Quotas(app or self.engine, self.book, QuotaSettings(**settings))
-        self.app = RequestScope(self._keyed)
+        self.app = RequestScope(self._keyed, (at_end.observe,))
 
     async def _keyed(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = current()
@@ -229,6 +229,27 @@ class TestCharges:
             assert verdict.windows["tokens"].remaining == 93
 
         call(hung_up, scope_of(CHAT))
+
+    def test_a_client_that_hangs_up_without_a_stream_is_charged_what_is_counted_at_the_end(self) -> None:
+        async def as_metered(scope: Scope, receive: Receive, send: Send) -> None:
+            record = current()
+            assert record is not None
+            record.prompt_tokens = 3
+
+            def abandon() -> None:
+                record.completion_tokens = 40
+
+            at_end.at_end(abandon)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            await gate.and_settle(scope, receive, send)
+            verdict = await gate.book.take("team", None, 100)
+            assert verdict.windows["tokens"].remaining == 57
+
+        gate = Gate(key(tokens_per_minute=100), as_metered)
+        call(run, scope_of(CHAT))
 
     def test_nobody_waits_for_the_charge(self) -> None:
         async def run(scope: Scope, receive: Receive, send: Send) -> None:

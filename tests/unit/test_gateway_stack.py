@@ -41,7 +41,8 @@ class Stack:
         known = {"gateway": {"keys_file": directory / "keys.yaml"}, "log": {"access": False}}
         settings = Settings.model_validate(known | groups)
         self.admission = Admission(Capacity(10**9, lambda tokens: tokens, 100, 1, 0), AdmissionSettings(), Clock())
-        self.app = Gateway(settings, book).around(self.upstream, "demo", self.admission)
+        self.engine_is_dead = False
+        self.app = Gateway(settings, book).around(self.upstream, "demo", self.admission, lambda: self.engine_is_dead)
 
     def ask(self, body: bytes = b"{}", **headers: str) -> Response:
         return call(self.app, scope_of(CHAT, {"authorization": f"Bearer {self.token}", **headers}), [body])
@@ -86,6 +87,15 @@ def test_our_own_server_errors_keep_their_code_and_their_wait(tmp_path: Path) ->
 
     response = Stack(tmp_path, Unreachable(), quotas={"on_failure": "refuse"}).ask()
     assert (*outcome(response), response.headers["retry-after"]) == (503, "quota_unavailable", "5")
+
+
+@pytest.mark.parametrize(("dead", "expected"), [(False, (400, None)), (True, (503, "unavailable"))])
+def test_a_failure_before_the_engine_is_asked_is_the_request_s_own_while_the_engine_lives(
+    tmp_path: Path, dead: bool, expected: tuple[int, str | None]
+) -> None:
+    stack = Stack(tmp_path, Book())
+    stack.upstream.status, stack.engine_is_dead = 500, dead
+    assert outcome(stack.ask()) == expected
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,14 @@ def test_an_ended_request_is_one_line(tmp_path: Path, open_log: OpenLog) -> None
     assert '"start":"2030-01-31T10:00:00.250000Z"' in (tmp_path / FILE).read_text()
 
 
+def test_an_answer_that_ended_with_an_error_is_not_complete(tmp_path: Path, open_log: OpenLog) -> None:
+    log = open_log(NEVER)
+    observe(log, served(failed=True))
+    log.close()
+    (line,) = lines_of(tmp_path / FILE)
+    assert (line.status, line.complete, line.hung_up) == (200, False, False)
+
+
 def test_it_is_written_at_once_for_its_owner_only(tmp_path: Path, open_log: OpenLog) -> None:
     observe(open_log(NEVER), served())
     wait_for(lambda: len(lines_of(tmp_path / FILE)) == 1)
