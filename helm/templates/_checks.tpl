@@ -28,6 +28,9 @@ in values.schema.json. */}}
 {{- end -}}
 
 {{- define "mistral-serve.checkDevice" -}}
+{{- if and .Values.autoscaler.enabled (dig "hardware" "accelerator_type" "" .Values.settings) -}}
+{{- fail "settings.hardware.accelerator_type is not known to Ray's autoscaler, which would start no worker pod: choose the GPU with worker.nodeSelector" -}}
+{{- end -}}
 {{- if eq .Values.settings.hardware.device "cpu" -}}
 {{- if not .Values.settings.hardware.cores_per_replica -}}
 {{- fail "settings.hardware.device is cpu: give settings.hardware.cores_per_replica, the cores of one replica" -}}

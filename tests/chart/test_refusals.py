@@ -49,6 +49,11 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         "tls.enabled needs a certificate: name a Secret of type kubernetes.io/tls in tls.existingSecret",
     ),
     (
+        {"settings.hardware.accelerator_type": "L4"},
+        "settings.hardware.accelerator_type is not known to Ray's autoscaler, which would start no worker pod: choose "
+        "the GPU with worker.nodeSelector",
+    ),
+    (
         {"settings.engine.api_key": "x"},
         "settings.engine.api_key would stand in the RayService for all to read: use auth.existingSecret",
     ),

@@ -41,3 +41,23 @@ def test_everything_that_is_copied_is_in_the_repository_and_sent_to_the_build(fi
     copied = [source for sources in found(r"^COPY (?!--from)(.+) \S+$", file) for source in sources.split()]
     assert copied
     assert [source for source in copied if not (ROOT / source).exists() or source.split("/")[0] not in sent] == []
+
+
+@each
+def test_an_image_has_a_health_check(file: Path) -> None:
+    assert len(found(r"^HEALTHCHECK .*CMD .*/health", file)) == 1
+
+
+@each
+def test_packages_come_from_the_pinned_sets_alone(file: Path) -> None:
+    steps = file.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    installs = [step for step in steps if "pip install" in step]
+    assert installs
+    assert [line for line in installs if "--no-deps" not in line or " -r " not in line] == []
+
+
+@each
+def test_no_base_is_whatever_is_newest(file: Path) -> None:
+    bases = found(r"^ARG BASE=(.+)$", file)
+    assert len(bases) == 1
+    assert re.fullmatch(r"\S+:\S*\d\S*", bases[0])
