@@ -22,6 +22,8 @@ from tests.live.gateway.guarded import Guarded, new_key, report
 pytestmark = pytest.mark.live
 QUOTA, TOKENS_QUOTA = 6, 40
 TOKENS = 10
+LONG = 900
+"""Tokens of a stream that goes on for longer than the test needs until it kills a replica."""
 COMPLETION = {"model": "demo", "prompt": "Hi there", "max_tokens": TOKENS, "ignore_eos": True}
 PROGRESS_S = 1
 
@@ -80,7 +82,7 @@ class Reader(threading.Thread):
         self.done = False
 
     def run(self) -> None:
-        body = COMPLETION | {"max_tokens": 300, "stream": True}
+        body = COMPLETION | {"max_tokens": LONG, "stream": True}
         try:
             with httpx.stream("POST", self.url, json=body, headers=self.headers, timeout=120) as response:
                 for line in response.iter_lines():
@@ -103,16 +105,24 @@ def test_the_usage_log_survives_a_killed_replica_without_counting_twice(pair: Gu
     for reader in readers:
         reader.join()
     finished = sum(reader.done for reader in readers)
-    assert finished == 2, "each replica had two"
+    assert 0 < finished < len(readers), "each replica had some"
     eventually(lambda: len(pair.server.named(r"^VLLM::EngineCore")) == 2, 120, "the replica comes back")
-    (row,) = [row for row in report(pair.usage) if row["key"] == "free"]
-    assert (row["requests"], row["unfinished"], row["errors"]) == (4, 2, 0)
+    counted = (4, 4 - finished, 0)
+    names = ("requests", "unfinished", "errors")
+
+    def row_of_free() -> dict[str, Any]:
+        (row,) = [row for row in report(pair.usage) if row["key"] == "free"]
+        return row
+
+    # The end of a stream is written down a moment after the client saw it.
+    eventually(lambda: tuple(row_of_free()[name] for name in names) == counted, 10, f"{names} are {counted}")
+    row = row_of_free()
     assert row["prompt_tokens"] == 4 * 2
-    assert at_least <= row["completion_tokens"] <= 4 * 300
+    assert at_least <= row["completion_tokens"] <= 4 * LONG
     # The streams that went on are whole; those that were cut count what was written down, once.
     lines = [line for own in lines_of(pair.usage, "free").values() for line in own]
     last = {line["record"]: line for line in lines}
-    assert sorted(line["completion_tokens"] for line in last.values() if line["final"]) == [300, 300]
+    assert sorted(line["completion_tokens"] for line in last.values() if line["final"]) == [LONG] * finished
     assert sum(line["completion_tokens"] for line in last.values()) == row["completion_tokens"]
     assert pair.post("/v1/completions", COMPLETION).status_code == 200
     eventually(lambda: report(pair.usage)[0]["requests"] == 5, 10, "the next request is counted beside them")
