@@ -64,6 +64,13 @@ def test_the_preload_job_gets_the_settings_of_the_replicas_and_their_claim() -> 
     ]["spec"]["volumes"]
 
 
+def test_the_preload_job_downloads_through_the_mirror_of_the_workers() -> None:
+    values = profile("pvc-cache")
+    values["worker"] = {"env": [{"name": "HF_ENDPOINT", "value": "https://mirror.example.com"}]}
+    (container,) = one("Job", values)["spec"]["template"]["spec"]["containers"]
+    assert environment(container)["HF_ENDPOINT"] == "https://mirror.example.com"
+
+
 def test_another_model_is_another_job() -> None:
     other = profile("pvc-cache")
     other["settings"]["model"] = "mistralai/Mistral-7B-v0.1"

@@ -30,9 +30,7 @@ VALUES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "given"), VALUES, ids=lambda each: each if isinstance(each, str) else next(iter(each))
-)
+@pytest.mark.parametrize(("kind", "given"), VALUES, ids=[next(iter(given)) for _, given in VALUES])
 def test_a_value_arrives(kind: str, given: dict[str, Any]) -> None:
     found = [item for item in objects(nested(MINIMAL | given)) if item["kind"] == kind]
     assert MARK in json.dumps(found)
