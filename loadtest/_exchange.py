@@ -26,7 +26,7 @@ class Exchange:
         self.response = Response()
         self.headers_at: float | None = None
         self.sent = self.ended = time.perf_counter()
-        """``sent``: just before the kernel got the request. Connecting comes before it."""
+        """``sent``: when the client was ready. Connecting comes after: a slow server is no slow client."""
         self._pool = pool
         self._timeout_s = timeout_s
         self._deadline = self.sent + timeout_s
@@ -62,7 +62,6 @@ class Exchange:
         return self._ask(self._connection, request)
 
     def _ask(self, connection: Connection, request: bytes) -> tuple[float, bytes]:
-        self.sent = time.perf_counter()
         connection.send(request, self._deadline)
         return connection.receive(self._deadline)
 

@@ -56,7 +56,7 @@ class Record:
     intended: float | None
     """Open loop: when it should have been sent."""
     sent: float
-    """Just before the request's bytes were given to the kernel. Connecting comes before and shows in the lag."""
+    """When the client was ready to send. Connecting comes after it, and so is part of TTFT and E2E, not of the lag."""
     headers: float | None
     first: float | None
     """Arrival of the first chunk with content, reasoning or a tool call."""
@@ -84,7 +84,7 @@ class Record:
 
     @property
     def ttft(self) -> float | None:
-        """Time to first token, seconds: first − sent."""
+        """Time to first token, seconds: first − sent. Connecting is in it where no kept connection was idle."""
         return None if self.first is None else self.first - self.sent
 
     @property

@@ -105,7 +105,9 @@ class Distribution(Part):
 class Metrics(Part):
     """Latencies."""
 
-    ttft: Distribution = Field(description="Time to first token: first − sent. Every request that got a token.")
+    ttft: Distribution = Field(
+        description="Time to first token: first − sent. Every request that got a token. A new connection is in it."
+    )
     schedule_ttft: Distribution = Field(
         description="first − intended. Open loop: what a user felt who could not wait to send."
     )

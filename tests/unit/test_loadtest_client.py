@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from loadtest._client import Client
+from loadtest._connection import Connection, Pool
 from loadtest._mock_process import mock_server, read_truth
 from loadtest._request import Api, ErrorKind, Record, RequestSpec
 from tests.unit.byte_server import EVENT_STREAM, byte_server
@@ -214,6 +216,29 @@ def test_what_the_request_asks_for_is_in_its_body() -> None:
         "stream": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
+
+
+def test_connecting_is_the_request_s_time_and_not_the_client_s_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[float] = []
+
+    def connect(pool: Pool, deadline: float) -> Connection:
+        began.append(time.perf_counter())
+        return real(pool, deadline)
+
+    real = Pool.connect
+    monkeypatch.setattr(Pool, "connect", connect)
+    # The second request is sent over the kept connection, which closes, and then over a new one.
+    with byte_server([with_length(WHOLE), b""], [with_length(WHOLE)]) as server:
+        client = Client(f"http://127.0.0.1:{server.port}")
+        records = [client.send(spec_of(), intended=time.perf_counter()) for _ in range(2)]
+        client.close()
+    for record, connecting in zip(records, began, strict=True):
+        assert record.error is None
+        assert record.intended is not None
+        assert record.first is not None
+        assert record.lag is not None
+        assert record.lag <= connecting - record.intended
+        assert record.ttft == record.first - record.sent >= record.first - connecting
 
 
 def test_nobody_listening_is_a_connect_error() -> None:
