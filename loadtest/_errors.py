@@ -3,3 +3,7 @@
 
 class LoadTestError(Exception):
     """A mistake in what the user gave, in one sentence with the wrong value and the remedy. Exit code 2."""
+
+
+class TrialError(LoadTestError):
+    """One trial of several could not be measured, for a reason that the next one need not have."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest._errors import LoadTestError
+from loadtest._errors import LoadTestError, TrialError
 from loadtest._files import SUMMARY, load_summary
 from loadtest._schema import Summary
 
@@ -19,6 +19,7 @@ GRACE_S = 60.0
 """For starting, for requests in flight at the end, and for the figures. Past it a run counts as stuck and is killed."""
 END_S = 10.0
 SHOWN_BYTES = 4000
+USAGE_ERROR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class LocustRunner:
     passthrough: Sequence[str]
 
     def __call__(self, rate: float, number: int) -> Summary:
-        """Run one trial. Raises LoadTestError when Locust ends without a summary, or does not end."""
+        """Run one trial. Raises TrialError when Locust ends without a summary, or does not end.
+
+        Raises LoadTestError when it refuses the flags, which are the same in every trial.
+        """
         directory = self.report / f"trial-{number:02d}-rate-{rate:g}"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / SUMMARY).unlink(missing_ok=True)
@@ -49,12 +53,15 @@ class LocustRunner:
             try:
                 process.wait(self.duration_s + self.warmup_s + GRACE_S)
             except subprocess.TimeoutExpired:
-                raise LoadTestError(f"locust did not end at {rate:g} requests/s: see {directory / LOG}") from None
+                raise TrialError(f"locust did not end at {rate:g} requests/s: see {directory / LOG}") from None
             finally:
                 _end(process)
-        if not (directory / SUMMARY).exists():
-            raise LoadTestError(f"locust ended without a result: {_last_line(directory / LOG)}")
-        return load_summary(directory)
+        try:
+            return load_summary(directory)
+        except LoadTestError:
+            is_mistake = number == 0 and process.returncode == USAGE_ERROR
+            kind = LoadTestError if is_mistake else TrialError
+            raise kind(f"locust ended without a result: {_last_line(directory / LOG)}") from None
 
     def command(self, rate: float, number: int, directory: Path) -> list[str]:
         """The command line of a trial. Each trial has its own seed: repeats must not share their arrivals."""

@@ -28,7 +28,7 @@ ENDED: dict[EndedBy, str] = {
     "low": "the lowest rate fails",
     "high": "the highest rate passes: raise --high",
     "budget": "the time is spent: raise --budget",
-    "untrusted": "the run says nothing about the server at the last rate",
+    "untrusted": "the last rate could not be measured, for the reason beside its trials",
 }
 
 
@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, passthrough: list[str]) -> int:
-    """Sweep; ``passthrough`` goes to Locust. 0: found. 1: not sustainable at any tested rate. 3: it cannot be told.
+    """Sweep; ``passthrough`` goes to Locust. Returns ``exit_code`` of its outcome.
 
-    Raises LoadTestError for a wrong option, and when Locust does not run.
+    Raises LoadTestError for a wrong option of its own or of Locust.
     """
     plan, console = plan_of(arguments), Console()
     locust = LocustRunner(
@@ -117,12 +117,10 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 def line(trial: Trial) -> str:
     """One trial in a line."""
     word = {True: "[green]met[/]      ", False: "[red]missed[/]   ", None: "[yellow]untrusted[/]"}[trial.passed]
-    values = ", ".join(f"{text}: {value}" for text, value in trial.measured.items())
-    why = "" if trial.passed is not None else f"; {'; '.join(trial.reasons)}"
-    steady = f"; no {STEADY_STATE}" if STEADY_STATE in trial.missed else ""
-    return (
-        f"{trial.rate:8.3g}/s {word} {escape(values + steady + why)} ({trial.samples} requests, {trial.seconds:.0f} s)"
-    )
+    parts = [", ".join(f"{text}: {value}" for text, value in trial.measured.items())] if trial.measured else []
+    parts += [f"no {STEADY_STATE}"] if STEADY_STATE in trial.missed else []
+    parts += trial.reasons if trial.passed is None else []
+    return f"{trial.rate:8.3g}/s {word} {escape('; '.join(parts))} ({trial.samples} requests, {trial.seconds:.0f} s)"
 
 
 def conclusion(sweep: Sweep) -> list[str]:
@@ -130,11 +128,15 @@ def conclusion(sweep: Sweep) -> list[str]:
     trials = "1 trial" if len(sweep.trials) == 1 else f"{len(sweep.trials)} trials"
     ended = f"Ended after {trials} and {sweep.seconds:.0f} s: {ENDED[sweep.ended_by]}."
     if sweep.sustainable is None:
-        text = "Not sustainable at any tested rate." if sweep.binding else "No rate could be tested."
+        text = "Not sustainable at any tested rate." if sweep.ended_by == "low" else "No rate could be tested."
         return [f"[bold]{text}[/]", *_limit(sweep), ended]
+    here = [trial.passed for trial in sweep.trials if trial.rate == sweep.sustainable and trial.passed is not None]
+    trials_there = "1 trial" if len(here) == 1 else f"{len(here)} trials"
+    least = "" if sweep.ended_by == "precision" else "at least "
+    text = f"Sustainable: {least}{sweep.sustainable:.3g} requests/s, which {here.count(True)} of {trials_there} met."
     low, high = (amount(sweep.low), "no known bound" if sweep.high is None else amount(sweep.high))
-    text = f"Sustainable: {sweep.sustainable:.3g} requests/s (95 % interval {low} to {high})."
-    return [f"[bold]{text}[/]", *_limit(sweep), ended]
+    interval = f"The rate that half of all trials would meet: {low} to {high} requests/s (95 % credible interval)."
+    return [f"[bold]{text}[/]", interval, *_limit(sweep), ended]
 
 
 def _limit(sweep: Sweep) -> list[str]:
@@ -142,10 +144,12 @@ def _limit(sweep: Sweep) -> list[str]:
 
 
 def exit_code(sweep: Sweep) -> int:
-    """0: a rate was found. 1: every tested rate failed. 3: no trial says anything about the server."""
+    """0: a rate was found. 1: the lowest one fails. 3: a rate could not be measured, or there was no time for any."""
+    if sweep.ended_by == "untrusted":
+        return UNTRUSTED
     if sweep.sustainable is not None:
         return 0
-    return 1 if sweep.binding else UNTRUSTED
+    return 1 if sweep.ended_by == "low" else UNTRUSTED
 
 
 def save(sweep: Sweep, directory: Path) -> None:

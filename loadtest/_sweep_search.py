@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from loadtest import _threshold
+from loadtest._errors import TrialError
 from loadtest._print import measured_value
 from loadtest._schema import Level, Part, Summary
 
@@ -14,7 +15,7 @@ STEADY_STATE = "steady state"
 EndedBy = Literal["precision", "low", "high", "budget", "untrusted"]
 
 Runner = Callable[[float, int], Summary]
-"""Runs one trial: (requests/s, number of the trial from 0)."""
+"""Runs one trial: (requests/s, number of the trial from 0). Raises TrialError where it could not be measured."""
 
 
 class Trial(Part):
@@ -46,7 +47,7 @@ class Sweep(Part):
     """Highest rate that was decided to pass, requests/s; None: not sustainable at any tested rate."""
     low: float | None
     high: float | None
-    """The 95 % interval of the highest sustainable rate; None where no trial bounds it."""
+    """The 95 % credible interval of the rate that half of all trials would meet; None where no trial bounds it."""
     binding: list[str]
     """What the lowest failing rate missed most often."""
     ended_by: EndedBy
@@ -64,6 +65,12 @@ class Plan:
     """Stop when the lowest failing rate exceeds the highest passing one by less than this share."""
     repeats: int
     """Odd: a rate is decided by the majority of so many trials, as soon as there is one."""
+
+    @property
+    def majority(self) -> int:
+        """Trials with one outcome that decide a rate."""
+        return self.repeats // 2 + 1
+
     budget_s: float
     trial_s: float
     """How long one trial is expected to take, until one has been seen."""
@@ -78,58 +85,82 @@ class Search:
     clock: Callable[[], float]
     progress: Callable[[Trial], None]
     trials: list[Trial] = field(default_factory=list)
-    passing: float | None = None
     failing: float | None = None
+    _passed: list[float] = field(default_factory=list)
     _started: float = 0.0
+
+    @property
+    def passing(self) -> float | None:
+        """The highest rate that was decided to pass."""
+        return max(self._passed, default=None)
 
     def search(self) -> EndedBy:
         """Run trials until the rate is known as precisely as asked, or the budget is spent; returns what ended it."""
         self._started = self.clock()
-        rate = self.plan.low
+        rate, confirming = self.plan.low, False
         while True:
-            decided = self._decide(rate)
+            decided = self._decide(rate, confirming=confirming)
             if decided is None:
                 return "untrusted" if self._doubtful() else "budget"
-            if decided:
-                self.passing = rate
-            else:
-                self.failing = rate
-            if self.passing is None:
+            self._note(rate, passes=decided)
+            passing = self.passing
+            if passing is None:
                 return "low"
-            if self.failing is None and rate >= self.plan.high:
-                return "high"
-            if self.failing is not None and self.failing <= self.passing * (1 + self.plan.precision):
-                return "precision"
-            rate = self._next(self.passing)
+            ended_by = self._reached(passing)
+            confirming = ended_by is not None
+            if ended_by is not None and self._outcomes(passing).count(True) >= self.plan.majority:
+                return ended_by
+            rate = passing if confirming else self._next(passing)
+
+    def _note(self, rate: float, *, passes: bool) -> None:
+        if passes:
+            self._passed.append(rate)
+        else:
+            self.failing = rate
+            # A rate that one trial had passed while doubling may fail when it is confirmed.
+            self._passed = [one for one in self._passed if one < rate]
+
+    def _reached(self, passing: float) -> EndedBy | None:
+        if self.failing is None:
+            return "high" if passing >= self.plan.high else None
+        return "precision" if self.failing <= passing * (1 + self.plan.precision) else None
 
     def _next(self, passing: float) -> float:
         if self.failing is None:
             return min(2 * passing, self.plan.high)
         return (passing + self.failing) / 2
 
-    def _decide(self, rate: float) -> bool | None:
-        """Whether the majority of the trials at a rate passes. None: no time left, or the client is the limit.
+    def _decide(self, rate: float, *, confirming: bool) -> bool | None:
+        """Whether the majority of the trials at a rate passes. None: no time left, or it cannot be measured.
 
-        While doubling, one trial that passes is enough: the rate is not the last word.
+        While doubling, one trial that passes is enough, because what becomes the result is confirmed. A trial that
+        proves nothing is repeated at least once.
         """
-        needed = self.plan.repeats // 2 + 1
+        majority = self.plan.majority
         while self._time_left():
             trial = self._trial(rate)
-            here = [one.passed for one in self.trials if one.rate == rate]
-            if here.count(None) >= needed:
+            here = self._outcomes(rate)
+            if here.count(None) >= max(2, majority):
                 return None
-            if here.count(True) >= needed or (self.failing is None and here == [True]):
+            if here.count(True) >= majority or (here == [True] and self.failing is None and not confirming):
                 return True
-            if here.count(False) >= needed:
+            if here.count(False) >= majority:
                 return False
             if trial.passed is None and self._server_gone():
                 return None
         return None
 
+    def _outcomes(self, rate: float) -> list[bool | None]:
+        return [one.passed for one in self.trials if one.rate == rate]
+
     def _trial(self, rate: float) -> Trial:
         started = self.clock()
-        summary = self.run(rate, len(self.trials))
-        trial = trial_of(rate, summary, self.clock() - started)
+        try:
+            summary = self.run(rate, len(self.trials))
+        except TrialError as error:
+            trial = unmeasured(rate, error, self.clock() - started)
+        else:
+            trial = trial_of(rate, summary, self.clock() - started)
         self.trials.append(trial)
         self.progress(trial)
         return trial
@@ -166,6 +197,22 @@ def trial_of(rate: float, summary: Summary, seconds: float) -> Trial:
         achieved_rate=summary.load.achieved_rate,
         e2e_mean_ms=summary.total.metrics.e2e.mean,
         samples=summary.total.requests.sent,
+        seconds=seconds,
+    )
+
+
+def unmeasured(rate: float, error: TrialError, seconds: float) -> Trial:
+    """A trial without a result."""
+    return Trial(
+        rate=rate,
+        passed=None,
+        missed=[],
+        measured={},
+        verdict="INVALID",
+        reasons=[f"not measured: {error}"],
+        achieved_rate=None,
+        e2e_mean_ms=None,
+        samples=0,
         seconds=seconds,
     )
 

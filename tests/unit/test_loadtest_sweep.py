@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from deploy.loading import load as load_settings
+from loadtest import _locust_runner
 from loadtest.__main__ import main
 from loadtest._capacity import Capacity, ReplicaPlan, capacity_of, plan
-from loadtest._errors import LoadTestError
+from loadtest._errors import LoadTestError, TrialError
 from loadtest._locust_runner import LocustRunner
 from loadtest._schema import Level, ObjectiveResult, Reason, Summary, Verdict
 from loadtest._summary import build
@@ -94,6 +95,24 @@ def test_the_majority_of_the_repeats_decides() -> None:
     assert (search.passing, search.failing, ended_by) == (4, 6, "precision")
 
 
+def test_a_rate_that_passed_once_while_doubling_is_confirmed_before_it_is_the_result() -> None:
+    server = Server(lambda rate, _: rate < 4.2)
+    search, ended_by = server.search(repeats=3, precision=0.3)
+    assert server.rates == [1, 2, 4, 8, 8, 6, 6, 5, 5, 4]
+    assert (search.passing, search.failing, ended_by) == (4, 5, "precision")
+    server = Server(lambda *_: True)
+    assert server.search(repeats=5, high=4)[1] == "high"
+    assert server.rates == [1, 2, 4, 4, 4]
+
+
+def test_a_rate_that_passed_by_luck_is_given_up_and_the_search_goes_on_below_it() -> None:
+    # Trial 2, the first one at 4, passes by luck.
+    server = Server(lambda rate, number: rate < 3.2 or number == 2)
+    search, ended_by = server.search(repeats=3, precision=0.3)
+    assert server.rates == [1, 2, 4, 8, 8, 6, 6, 5, 5, 4, 4, 3, 3, 3.5, 3.5]
+    assert (search.passing, search.failing, ended_by) == (3, 3.5, "precision")
+
+
 def test_no_trial_begins_that_would_end_after_the_budget() -> None:
     server = Server(lambda rate, _: rate <= 11)
     search, ended_by = server.search(budget_s=49)
@@ -116,6 +135,47 @@ def test_a_client_that_is_the_limit_ends_the_search_without_blaming_the_server()
     search, ended_by = server.search(repeats=3)
     assert server.rates == [1, 2, 4, 4]
     assert (search.passing, search.failing, ended_by) == (2, None, "untrusted")
+
+
+def test_a_trial_that_could_not_be_measured_is_repeated_and_costs_the_search_nothing_else() -> None:
+    def fail_once(rate: float, number: int) -> bool:
+        if number == 2:
+            raise TrialError("locust did not end")
+        return rate <= 5
+
+    server = Server(fail_once)
+    search, ended_by = server.search(precision=0.5)
+    assert server.rates == [1, 2, 4, 4, 8, 6]
+    assert (search.passing, search.failing, ended_by) == (4, 6, "precision")
+    assert [trial.reasons for trial in search.trials if trial.passed is None] == [["not measured: locust did not end"]]
+    assert line(search.trials[2]).split("untrusted[/] ")[1] == "not measured: locust did not end (0 requests, 10 s)"
+
+
+def test_what_was_found_is_kept_when_a_rate_cannot_be_measured() -> None:
+    def fail(rate: float, _: int) -> bool:
+        if rate > 3:
+            raise TrialError("locust did not end")
+        return True
+
+    server = Server(fail)
+    search, ended_by = server.search()
+    assert server.rates == [1, 2, 4, 4]
+    sweep = outcome(search, ended_by, "http://server", [OBJECTIVE], "sweep")
+    assert conclusion(sweep)[0] == "[bold]Sustainable: at least 2 requests/s, which 1 of 1 trial met.[/]"
+    assert conclusion(sweep)[-1] == (
+        "Ended after 4 trials and 40 s: the last rate could not be measured, for the reason beside its trials."
+    )
+    assert exit_code(sweep) == 3
+    assert capacity_of(sweep, 1).rate <= 2
+
+
+def test_a_rate_that_was_not_decided_is_not_said_to_fail() -> None:
+    server = Server(lambda *_: False)
+    search, ended_by = server.search(repeats=3, budget_s=15)
+    sweep = outcome(search, ended_by, "http://server", [OBJECTIVE], "sweep")
+    assert (server.rates, ended_by) == ([1], "budget")
+    assert conclusion(sweep)[0] == "[bold]No rate could be tested.[/]"
+    assert exit_code(sweep) == 3
 
 
 def test_a_server_that_is_gone_ends_the_search_at_once() -> None:
@@ -163,7 +223,9 @@ def test_the_outcome_of_a_sweep() -> None:
     assert sweep.high is not None
     assert 4 < sweep.low < 11 < sweep.high < 32
     assert conclusion(sweep) == [
-        f"[bold]Sustainable: 11 requests/s (95 % interval {sweep.low:.2f} to {sweep.high:.1f}).[/]",
+        "[bold]Sustainable: 11 requests/s, which 1 of 1 trial met.[/]",
+        f"The rate that half of all trials would meet: {sweep.low:.2f} to {sweep.high:.1f} requests/s "
+        "(95 % credible interval).",
         "What limits it: ttft_p95<500ms.",
         "Ended after 8 trials and 80 s: as precise as asked.",
     ]
@@ -259,9 +321,21 @@ def test_a_trial_is_one_open_loop_run_of_locust(tmp_path: Path) -> None:
 
 def test_a_locust_that_ends_without_a_result_is_one_sentence_with_its_last_words(tmp_path: Path) -> None:
     runner = LocustRunner("http://server", [OBJECTIVE], "poisson", 5, 0, 1, tmp_path, ["--no-such-flag"])
-    with pytest.raises(LoadTestError, match=r"^locust ended without a result: \S"):
+    with pytest.raises(LoadTestError, match=r"^locust ended without a result: \S") as raised:
         runner(1.0, 0)
     assert (tmp_path / "trial-00-rate-1" / "locust.log").stat().st_size > 0
+    assert not isinstance(raised.value, TrialError), "a wrong flag is wrong in every trial"
+
+
+def test_a_locust_that_dies_or_hangs_costs_one_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = LocustRunner("http://server", [OBJECTIVE], "poisson", 5, 0, 1, tmp_path, [])
+    program = "import sys; print('out of memory'); sys.exit(1)"
+    monkeypatch.setattr(LocustRunner, "command", lambda *_: [sys.executable, "-c", program])
+    with pytest.raises(TrialError, match=r"^locust ended without a result: out of memory$"):
+        runner(1.0, 0)
+    monkeypatch.setattr(_locust_runner, "GRACE_S", -5)
+    with pytest.raises(TrialError, match=r"^locust did not end at 1 requests/s: see "):
+        runner(1.0, 0)
 
 
 def test_no_trial_bounds_nothing() -> None:
