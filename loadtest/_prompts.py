@@ -74,9 +74,7 @@ class Requests:
         else:
             workloads, weights = zip(*(among or self._workloads), strict=True)
             workload = source.choices(workloads, weights)[0]
-        traced = (
-            self._trace.requests[index % len(self._trace.requests)] if self._trace and workload.uses_trace else None
-        )
+        traced = self._traced(index) if workload.uses_trace else None
         output = traced.output_tokens if traced else _draw(workload.output_tokens, source)
         if conversation is None and workload.turns > 1:
             conversation = Conversation(workload, workload.turns)
@@ -121,7 +119,8 @@ class Requests:
         length = workload.prompt_tokens if not later or workload.turn_tokens is None else workload.turn_tokens
         tokens = traced.prompt_tokens if traced else _draw(length, source)
         if later:
-            words = max(HEAD_WORDS, round(tokens / self._calibration.per_word))
+            # The first word is a token of the message too. The history before it is unlike any other: no nonce.
+            words = max(REQUEST_WORDS, round((tokens - 1) / self._calibration.per_word))
             return FIRST + self._body(index, source, words), None
         words = self._calibration.words_for(workload.name, tokens)
         if traced is not None and traced.hash_ids:

@@ -119,7 +119,9 @@ class Workload(Part):
     prompts: list[str] | None = Field(default=None, min_length=1, description="texts in turn, as they are")
     shared_prefix: SharedPrefix | None = None
     turns: int = Field(default=1, ge=1, le=1000, description="of a chat; each turn sends the history before it")
-    turn_tokens: Length | None = Field(default=None, description="of the second and later turns; else prompt_tokens")
+    turn_tokens: Length | None = Field(
+        default=None, description="of the message of each later turn; else prompt_tokens"
+    )
     think_time_s: float = Field(default=0, ge=0, le=3600, description="mean seconds between answer and next request")
     cancel: Cancel | None = None
     body: dict[str, Any] = Field(default={}, description="further fields of the request's body")

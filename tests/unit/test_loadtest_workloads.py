@@ -193,8 +193,23 @@ def test_a_conversation_keeps_its_history_and_each_turn_adds_one_message() -> No
     assert second.messages is not None
     assert second.messages[:2] == history
     assert [message["role"] for message in second.messages] == ["user", "assistant", "user"]
-    assert len(words_of(second.messages[-1]["content"])) == 21
+    assert len(words_of(second.messages[-1]["content"])) == 20
     assert second.expected_prompt_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("tokens", "per_word", "words"), [(4, 1.0, 4), (5, 1.0, 5), (48, 1.0, 48), (49, 1.5, 33), (1, 1.0, 4)]
+)
+def test_a_later_message_has_exactly_the_tokens_asked_for_unless_it_could_not_differ(
+    tokens: int, per_word: float, words: int
+) -> None:
+    calibration = replace(EXACT, per_word=per_word)
+    made = Requests([(workload(turns=2, turn_tokens=tokens), 1.0)], calibration, "m", 1, "n")
+    planned = made.plan(0)
+    for index in range(1, 20):
+        spec = made.plan(index, Conversation(planned.workload, 1, planned.spec.messages or [])).spec
+        assert spec.messages is not None
+        assert len(words_of(spec.messages[-1]["content"])) == words
 
 
 def test_what_the_server_does_not_take_is_left_out() -> None:
