@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
         self._state.admit(number, stream, wording)
 
     def _refuses(self, fault: Fault | None, wording: Wording) -> bool:
-        if fault is Fault.TOO_MANY_REQUESTS:
+        if fault is Fault.TOO_MANY_REQUESTS or self._state.full:
             self._error(429, "rate_limit_exceeded", "too many requests", {"retry-after": "2"})
         elif fault is Fault.INTERNAL_ERROR:
             self._answer(500, "<html>Internal Server Error</html>", "text/html")
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
     parser.add_argument("--model", default="mock")
     parser.add_argument("--slots", type=int, help="most concurrent requests; further ones wait (default: no limit)")
+    parser.add_argument("--queue", type=int, help="most requests that wait; further ones get 429 (default: no limit)")
     for name, field in Script.model_fields.items():
         parser.add_argument(f"--{name.replace('_', '-')}", default=field.default, help=f"{field.description}")
     flags = vars(parser.parse_args())
@@ -201,7 +202,7 @@ def main() -> None:
     except ValidationError as error:
         mistake = error.errors()[0]
         parser.error(f"--{str(mistake['loc'][0]).replace('_', '-')} {mistake['input']}: {mistake['msg']}.")
-    state = State(script, flags["model"], flags["slots"])
+    state = State(script, flags["model"], flags["slots"], flags["queue"])
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(PreciseSelector())) as runner:
         try:
             runner.run(serve(state, flags["host"], flags["port"]))

@@ -15,7 +15,8 @@ NOMINAL_SLOTS = 256
 class State:
     """What the connections of one mock share."""
 
-    def __init__(self, script: Script, model: str, slots: int | None) -> None:
+    def __init__(self, script: Script, model: str, slots: int | None, queue: int | None = None) -> None:
+        """``slots`` requests run at once and ``queue`` more wait; None: any number."""
         self.script = script
         self.model = model
         self.truths: dict[str, Truth] = {}
@@ -25,7 +26,14 @@ class State:
         self.finished = 0
         self.running: dict[int, Stream] = {}
         self._slots = slots
+        self._queue = queue
         self._waiting: deque[tuple[int, Stream, Wording]] = deque()
+
+    @property
+    def full(self) -> bool:
+        """Whether a further request would neither run nor find a place in the queue."""
+        has_slot = self._slots is None or len(self.running) < self._slots
+        return not has_slot and self._queue is not None and len(self._waiting) >= self._queue
 
     def admit(self, key: int, stream: Stream, wording: Wording) -> None:
         """Start the stream, now or when a slot is free."""
