@@ -111,8 +111,8 @@ def test_the_figures_of_the_page_are_those_of_the_summary() -> None:
     text = words(render(run, summary))
     ttft = summary.total.metrics.ttft
     assert (
-        f"TTFT Time to first token: first − sent. Every request that got a token. {ttft.mean:.0f} {ttft.p50:.0f}"
-        in text
+        f"TTFT Time to first token: first − sent. Every request that got a token. A new connection is in it. "
+        f"{ttft.mean:.0f} {ttft.p50:.0f}" in text
     )
     assert "2 of 3 objectives missed" in text
     assert "status: 429 too many requests" in text

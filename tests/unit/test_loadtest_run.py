@@ -4,6 +4,7 @@ Every run is Locust itself in a process of its own, against the mock server.
 """
 
 import hashlib
+import html
 import json
 import os
 import signal
@@ -45,6 +46,11 @@ def write(path: Path, **values: object) -> str:
 def lines(text: str) -> list[str]:
     """What the load test itself says on stderr, and errors of the command line."""
     return [line for line in text.splitlines() if line.startswith("loadtest:") or ": error: " in line]
+
+
+def page_of(directory: Path) -> str:
+    """The report's page, with characters instead of entities."""
+    return html.unescape((directory / "report.html").read_text(encoding="utf-8"))
 
 
 # Good runs ----------------------------------------------------------------------------------------------------------
@@ -178,6 +184,20 @@ def test_whatever_a_server_does_wrong_is_counted_and_named(mock: str, report: Pa
     assert found == {**{name: {kind} for name, kind in FAULTS.items()}, "no_usage": set()}
     assert summary.scenarios["no_usage"].tokens.sources == {"chunks": summary.scenarios["no_usage"].requests.sent}
     assert sum(summary.total.requests.errors.values()) == summary.total.requests.failed
+    page = page_of(report)
+    for kind, count in summary.total.requests.errors.items():
+        assert f"<tr><td>{kind}</td><td>{count}</td></tr>" in page
+    for detail, count in summary.total.requests.details.items():
+        assert f'<tr><td class="wrap">{detail}</td><td>{count}</td></tr>' in page
+    assert f"chunks ({summary.scenarios['no_usage'].requests.sent} requests)" in page
+
+
+def test_a_url_that_leads_elsewhere_is_named_in_the_report(mock: str, report: Path) -> None:
+    result = locust(f"{mock}/elsewhere", "-t", "2s", "--rate", "5", "--report", str(report), "--model", "m")
+    _, summary = reported(report)
+    assert summary.total.requests.details == {"status: HTTP 404: not_found_error": summary.total.requests.sent}
+    assert "status: HTTP 404: not_found_error" in page_of(report)
+    assert "Traceback" not in result.stderr
 
 
 def test_a_server_that_is_not_there_is_named_in_a_report(report: Path) -> None:
@@ -188,6 +208,7 @@ def test_a_server_that_is_not_there_is_named_in_a_report(report: Path) -> None:
     assert list(summary.total.requests.errors) == ["connect"]
     assert "Traceback" not in result.stderr
     assert lines(result.stderr)[0].startswith(f"loadtest: {DEAD}/v1/models does not tell the model (")
+    assert summary.verdict.reasons[0].text in page_of(report)
 
 
 def test_a_server_that_dies_during_the_run_makes_it_invalid(report: Path) -> None:
@@ -202,6 +223,8 @@ def test_a_server_that_dies_during_the_run_makes_it_invalid(report: Path) -> Non
     assert code == 3
     assert [reason.check for reason in summary.verdict.reasons if reason.level == "INVALID"][:1] == ["server"]
     assert "the server stopped answering after" in summary.verdict.reasons[0].text
+    assert summary.verdict.reasons[0].text in page_of(report)
+    assert set(summary.total.requests.errors) <= {"connect", "cut"}
 
 
 # Bad flags ----------------------------------------------------------------------------------------------------------
