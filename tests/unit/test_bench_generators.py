@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.bench.errors import BenchError
-from tests.bench.generators import command, measuring
-from tests.bench.generators.command import Comparison, times_ours
-from tests.bench.generators.environments import PINS
+from tests.bench.generators import arrivals, command, measuring
+from tests.bench.generators.arrivals import Arrivals
+from tests.bench.generators.command import Comparison, arrivals_line, times_ours
+from tests.bench.generators.environments import PINS, own_python
 from tests.bench.generators.measuring import Figures, Load, measure, sent_by_mock
 from tests.bench.generators.tools import OWN, TOOLS, Job, Reported
 
@@ -65,10 +66,29 @@ def figures_of(cpu: float) -> Figures:
 def test_a_ratio_is_taken_within_a_repeat() -> None:
     repeats = {OWN: [figures_of(0.1), figures_of(0.2)], "other": [figures_of(0.3), figures_of(0.4)]}
     comparison = Comparison(
-        date="", machine={}, streams=64, rounds=(2, 8), versions={}, repeats=repeats, did_not_run={}
+        date="", machine={}, streams=64, rounds=(2, 8), versions={}, repeats=repeats, arrivals=[], did_not_run={}
     )
     ratio = times_ours(comparison, "other")
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((2, 2.5, 3))
+
+
+def test_the_open_loop_is_shown_with_its_goal() -> None:
+    repeats = [
+        Arrivals(requested_rate=400, achieved_rate=rate, lag_p50_ms=0.2, lag_p99_ms=lag, cpu_p95=0.5, verdict="VALID")
+        for rate, lag in ((399.0, 2.0), (401.5, 3.25), (400.0, 2.5))
+    ]
+    assert arrivals_line(repeats) == (
+        "mistral-serve, open loop at 400 requests/s in one process: 400.0 (399.0–401.5) sent, "
+        "dispatch lag p99 2.50 (2.00–3.25) ms (goal: at most 10 ms)"
+    )
+
+
+def test_the_open_loop_asks_for_its_rate_of_a_real_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(arrivals, "FOLDER", tmp_path)
+    monkeypatch.setattr(arrivals, "RATE", 20)
+    found = arrivals.measure_arrivals(own_python(), 2)
+    assert found.requested_rate == 20
+    assert found.achieved_rate == pytest.approx(20, abs=4 * (20 / 2) ** 0.5)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +114,10 @@ def test_a_comparison_takes_ours_and_two_others(
         rounds=(2, 8),
         versions=dict.fromkeys(names, "1"),
         repeats={name: [figures_of(0.1)] for name in names},
+        arrivals=[],
         did_not_run={},
     )
-    monkeypatch.setattr(command, "compare", lambda *_: found)
+    monkeypatch.setattr(command, "compare", lambda *_, **__: found)
     assert command.main(["--output", str(tmp_path / "out.json")]) == code
     sentence = "bench: that is no comparison: it takes mistral-serve and at least 2 others\n"
     assert (sentence in capsys.readouterr().err) is (code == 1)

@@ -11,6 +11,7 @@ from rich.table import Table
 from deploy.errors import ServeError
 from tests.bench.errors import BenchError
 from tests.bench.figures import Spread, spread
+from tests.bench.generators.arrivals import LAG_P99_MS, QUICK_SECONDS, SECONDS, Arrivals, measure_arrivals
 from tests.bench.generators.environments import tokenizer
 from tests.bench.generators.measuring import Figures, measure
 from tests.bench.generators.tools import OWN, TOOLS, Tool
@@ -36,6 +37,8 @@ class Comparison(BaseModel):
     versions: dict[str, str]
     repeats: dict[str, list[Figures]]
     """By generator."""
+    arrivals: list[Arrivals]
+    """Our open loop, in each repeat."""
     did_not_run: dict[str, str]
     """Why, by generator."""
 
@@ -50,7 +53,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     tools = [tool for tool in TOOLS if tool.name in (options.only or [tool.name])]
     try:
-        comparison = compare(tools, 1 if options.quick else options.repeats, QUICK_ROUNDS if options.quick else ROUNDS)
+        comparison = compare(tools, 1 if options.quick else options.repeats, quick=options.quick)
     except ServeError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
@@ -64,9 +67,9 @@ def main(argv: list[str]) -> int:
     return 1
 
 
-def compare(tools: list[Tool], repeats: int, rounds: tuple[int, int]) -> Comparison:
+def compare(tools: list[Tool], repeats: int, *, quick: bool) -> Comparison:
     """Measure every tool once in each repeat, one after the other. One that fails is left out from then on."""
-    words = tokenizer()
+    words, rounds = tokenizer(), QUICK_ROUNDS if quick else ROUNDS
     ready: dict[str, tuple[Tool, Path]] = {}
     versions: dict[str, str] = {}
     failed: dict[str, str] = {}
@@ -77,6 +80,7 @@ def compare(tools: list[Tool], repeats: int, rounds: tuple[int, int]) -> Compari
         except BenchError as error:
             failed[tool.name] = str(error)
     found: dict[str, list[Figures]] = {name: [] for name in ready}
+    arrivals: list[Arrivals] = []
     for repeat in range(1, repeats + 1):
         for name, (tool, programs) in ready.items():
             if name in failed:
@@ -84,6 +88,8 @@ def compare(tools: list[Tool], repeats: int, rounds: tuple[int, int]) -> Compari
             say(f"repeat {repeat} of {repeats}: {name}")
             try:
                 found[name].append(measure(tool, programs, words, STREAMS, rounds))
+                if name == OWN:
+                    arrivals.append(measure_arrivals(programs, QUICK_SECONDS if quick else SECONDS))
             except BenchError as error:
                 failed[name] = str(error)
                 say(str(error))
@@ -94,6 +100,7 @@ def compare(tools: list[Tool], repeats: int, rounds: tuple[int, int]) -> Compari
         rounds=rounds,
         versions=versions,
         repeats={name: figures for name, figures in found.items() if figures},
+        arrivals=arrivals,
         did_not_run=failed,
     )
 
@@ -123,8 +130,20 @@ def show(comparison: Comparison, console: Console) -> None:
             f"{times_ours(comparison, name).text(2)} ×" if OWN in comparison.repeats else "–",
         )
     console.print(table)
+    if comparison.arrivals:
+        console.print(arrivals_line(comparison.arrivals), highlight=False, soft_wrap=True)
     for name, reason in comparison.did_not_run.items():
         console.print(f"{name} did not run: {reason}", highlight=False, markup=False, soft_wrap=True)
+
+
+def arrivals_line(repeats: list[Arrivals]) -> str:
+    """What our open loop did, in a sentence."""
+    achieved = spread(one.achieved_rate for one in repeats).text(1)
+    lag = spread(one.lag_p99_ms for one in repeats).text(2)
+    return (
+        f"{OWN}, open loop at {repeats[0].requested_rate:g} requests/s in one process: {achieved} sent, "
+        f"dispatch lag p99 {lag} ms (goal: at most {LAG_P99_MS:g} ms)"
+    )
 
 
 def times_ours(comparison: Comparison, name: str) -> Spread:

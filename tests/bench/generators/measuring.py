@@ -74,7 +74,7 @@ def _load(tool: Tool, programs: Path, tokenizer: Path, streams: int, rounds: int
     folder.mkdir(parents=True)
     with mock_server("--ttft-s", f"{TTFT_S}", "--itl-s", f"{ITL_S}") as url:
         job = Job(url, folder, tokenizer, streams, rounds)
-        cpu_s = _run(tool, tool.command(programs, job), folder)
+        cpu_s = run_to_end(tool.name, tool.command(programs, job), folder)
         truth = take_truth(url)
     try:
         reported = tool.read(folder)
@@ -84,8 +84,12 @@ def _load(tool: Tool, programs: Path, tokenizer: Path, streams: int, rounds: int
     return Load(chunks, cpu_s, reported, sent)
 
 
-def _run(tool: Tool, command: list[str], folder: Path) -> float:
-    """Run it to its end; CPU seconds of it and of the processes that it waited for."""
+def run_to_end(name: str, command: list[str], folder: Path) -> float:
+    """Run a generator to its end; CPU seconds of it and of the processes that it waited for.
+
+    Raises:
+        BenchError: it failed, or did not end.
+    """
     log = folder / "log.txt"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -98,12 +102,12 @@ def _run(tool: Tool, command: list[str], folder: Path) -> float:
                 break
             if time.monotonic() > deadline:
                 process.kill()
-                raise BenchError(f"{tool.name} did not end within {TIMEOUT_S:g} s; see {log}")
+                raise BenchError(f"{name} did not end within {TIMEOUT_S:g} s; see {log}")
             time.sleep(0.05)
     process.returncode = os.waitstatus_to_exitcode(status)
     # Our own says by 3 that short runs have too few samples for a percentile that nobody asked for.
     if process.returncode not in (0, 3):
-        raise BenchError(f"{tool.name} ended with exit code {process.returncode}; see {log}")
+        raise BenchError(f"{name} ended with exit code {process.returncode}; see {log}")
     return usage.ru_utime + usage.ru_stime
 
 
