@@ -18,7 +18,7 @@ KEPT_BINS = 300
 WINDOW_S = 30.0
 """What the table's figures look back on."""
 DELAY_S = 4.0
-"""Workers report every 3 s: what is younger is not complete."""
+"""Processes report every second, a busy one later: what is younger may not be complete."""
 MOST_SCENARIOS = 20
 OTHERS = "other scenarios"
 ALL = "all requests"
