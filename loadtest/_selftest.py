@@ -7,17 +7,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from loadtest import _selftest_arrivals
 from loadtest._errors import LoadTestError
 from loadtest._mock_process import ROOT, mock_server, take_truth
+from loadtest._selftest_arrivals import LAG_P99_S, RATE, SECONDS, WARM_UP_S, Dispatch
 from loadtest._selftest_client import Level, Measured
 from loadtest._selftest_outcome import Outcome, judge
 
-CLIENT = "loadtest._selftest_client"
+CLIENT, ARRIVALS = "loadtest._selftest_client", _selftest_arrivals.__name__
 MOST_SECONDS = 80.0
 LEVEL_OVERHEAD_S = 4.0
 """Starting a process, the warm-up, and fetching what was sent."""
@@ -37,10 +40,11 @@ class Result:
     """The largest load that was measured truthfully, of all streams together; 0 where none was."""
     stopped_by: str
     levels: list[Outcome]
+    dispatch: Dispatch
 
 
 def selftest(level: Level, progress: Progress) -> Result:
-    """Measure at ``level``, then at twice the streams until it fails, then once between. Raises LoadTestError.
+    """Measure an open loop; then ``level``, twice its streams until it fails, and once between. Raises LoadTestError.
 
     No level starts that would not end within MOST_SECONDS.
     """
@@ -50,6 +54,8 @@ def selftest(level: Level, progress: Progress) -> Result:
     stopped_by = ""
     streams = level.streams
     with mock_server() as url:
+        progress(f"{RATE:g} arrivals/s for {SECONDS:g} s")
+        dispatch = _dispatch(url)
         while not stopped_by:
             outcome = _attempts(url, Level(streams, level.tokens_per_s, level.seconds), progress, deadline)
             levels.append(outcome)
@@ -62,7 +68,7 @@ def selftest(level: Level, progress: Progress) -> Result:
         if bad and time.monotonic() + level.seconds + LEVEL_OVERHEAD_S < deadline:
             levels.append(_attempts(url, Level(streams, level.tokens_per_s, level.seconds), progress, deadline))
             good = good if levels[-1].reasons else streams
-    return Result(not levels[0].reasons, good, good * level.tokens_per_s, stopped_by, levels)
+    return Result(not levels[0].reasons, good, good * level.tokens_per_s, stopped_by, levels, dispatch)
 
 
 def _attempts(url: str, level: Level, progress: Progress, deadline: float) -> Outcome:
@@ -77,8 +83,20 @@ def _attempts(url: str, level: Level, progress: Progress, deadline: float) -> Ou
 
 
 def _one_level(url: str, level: Level) -> Outcome:
-    command = [sys.executable, "-m", "gevent.monkey", "--module", CLIENT, url, json.dumps(asdict(level))]
-    timeout = 2 * (level.seconds + LEVEL_OVERHEAD_S) + 30
+    measured = Measured(**_measured(level.seconds, CLIENT, url, json.dumps(asdict(level))))
+    return judge(level, measured, take_truth(url))
+
+
+def _dispatch(url: str) -> Dispatch:
+    dispatch = Dispatch(**_measured(WARM_UP_S + SECONDS, ARRIVALS, url))
+    take_truth(url)
+    return dispatch
+
+
+def _measured(seconds: float, module: str, *words: str) -> dict[str, Any]:
+    """What a measuring process prints. Raises LoadTestError."""
+    command = [sys.executable, "-m", "gevent.monkey", "--module", module, *words]
+    timeout = 2 * (seconds + LEVEL_OVERHEAD_S) + 30
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=True)
     except subprocess.TimeoutExpired:
@@ -86,7 +104,8 @@ def _one_level(url: str, level: Level) -> Outcome:
     except subprocess.CalledProcessError as error:
         last = error.stderr.strip().rpartition("\n")[2]
         raise LoadTestError(f"the measuring process failed ({last}): check the installation") from None
-    return judge(level, Measured(**json.loads(done.stdout)), take_truth(url))
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +151,16 @@ def _print(result: Result) -> None:
         cells += [f"{one.cpu_share:.0%}", true, one.verdict.level]
         table.add_row(f"{one.streams}", f"{one.achieved_tokens_per_s:.0f}", *cells)
     console.print(table)
+    console.print(_sentence(result.dispatch), highlight=False, soft_wrap=True)
     limit = f"{result.limit_streams} streams, {result.limit_tokens_per_s:.0f} tokens/s in one process"
     console.print(
         f"Measured truthfully: {limit if result.limit_streams else 'nothing'}. Stopped by: {result.stopped_by}."
+    )
+
+
+def _sentence(dispatch: Dispatch) -> str:
+    word = "punctual" if dispatch.punctual else "not punctual"
+    return (
+        f"Open loop: {word}: {dispatch.achieved_rate:.0f} of {dispatch.requested_rate:.0f} requests/s, "
+        f"dispatch lag p99 {dispatch.lag_p99 * 1e3:.2f} ms (limit {LAG_P99_S * 1e3:g})."
     )

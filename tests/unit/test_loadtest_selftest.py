@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from loadtest import _selftest
+from loadtest import _selftest, _selftest_arrivals
 from loadtest.__main__ import main
 from loadtest._mock_process import mock_server
 from loadtest._request import ErrorKind, Record
 from loadtest._run_data import HealthSample
 from loadtest._schema import Reason, Verdict
 from loadtest._selftest import selftest
+from loadtest._selftest_arrivals import Dispatch
 from loadtest._selftest_client import Level, Measured
 from loadtest._selftest_outcome import Outcome, judge
 from tests.unit.loadtest_runs import failure, record
@@ -130,6 +131,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(300)
     monkeypatch.setattr(_selftest, "_one_level", machine.level)
+    monkeypatch.setattr(_selftest, "_dispatch", lambda _: Dispatch(398.0, 398.0, 0.0002, 0.0034))
     monkeypatch.setattr(_selftest, "mock_server", no_server)
     return machine
 
@@ -157,10 +159,26 @@ def test_the_verb_says_the_limit_and_the_reason(machine: Machine, capsys: pytest
     assert main(["selftest"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "Measured truthfully: 256 streams, 12800 tokens/s in one process. Stopped by: too busy." in text
+    assert "Open loop: punctual: 398 of 398 requests/s, dispatch lag p99 3.40 ms (limit 10)." in text
     assert main(["selftest", "--streams", "2000", "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert (result["passed"], result["limit_streams"]) == (False, 0)
     assert result["levels"][0]["verdict"]["level"] == "INVALID"
+    assert result["dispatch"]["lag_p99"] == 0.0034
+
+
+@pytest.mark.parametrize(
+    ("achieved", "lag", "punctual"), [(398.0, 0.01, True), (398.0, 0.0101, False), (397.8, 0.001, False)]
+)
+def test_an_open_loop_is_punctual_when_everything_was_sent_in_time(achieved: float, lag: float, punctual: bool) -> None:
+    assert Dispatch(398.0, achieved, 0.0, lag).punctual is punctual
+
+
+def test_an_open_loop_sends_its_whole_schedule() -> None:
+    with mock_server() as url:
+        found = _selftest_arrivals.measure(url, rate=10.0, seconds=1.0)
+    assert found.achieved_rate == found.requested_rate == pytest.approx(10, abs=4 * 10**0.5)
+    assert 0 <= found.lag_p50 <= found.lag_p99
 
 
 @pytest.mark.parametrize("flags", [["--streams", "0"], ["--tokens-per-s", "1"], ["--seconds", "31"]])
@@ -174,7 +192,7 @@ def test_a_wrong_option_is_one_sentence(flags: list[str], capsys: pytest.Capture
 def test_a_measuring_process_that_fails_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_selftest, "CLIENT", "loadtest._no_such_module")
+    monkeypatch.setattr(_selftest, "ARRIVALS", "loadtest._no_such_module")
     monkeypatch.setattr(_selftest, "mock_server", no_server)
     assert main(["selftest"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
