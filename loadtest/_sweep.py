@@ -134,9 +134,13 @@ def conclusion(sweep: Sweep) -> list[str]:
     trials_there = "1 trial" if len(here) == 1 else f"{len(here)} trials"
     least = "" if sweep.ended_by == "precision" else "at least "
     text = f"Sustainable: {least}{sweep.sustainable:.3g} requests/s, which {here.count(True)} of {trials_there} met."
-    low, high = (amount(sweep.low), "no known bound" if sweep.high is None else amount(sweep.high))
-    interval = f"The rate that half of all trials would meet: {low} to {high} requests/s (95 % credible interval)."
+    bounds = f"{amount(sweep.low)} requests/s or more" if sweep.high is None else _range(sweep)
+    interval = f"The rate that half of all trials would meet: {bounds} (95 % credible interval)."
     return [f"[bold]{text}[/]", interval, *_limit(sweep), ended]
+
+
+def _range(sweep: Sweep) -> str:
+    return f"{amount(sweep.low)} to {amount(sweep.high)} requests/s"
 
 
 def _limit(sweep: Sweep) -> list[str]:

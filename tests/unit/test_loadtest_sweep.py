@@ -349,6 +349,20 @@ def test_only_what_failed_bounds_a_rate_above_and_only_what_passed_below() -> No
     assert (low, high is not None) == (None, True)
 
 
+def test_no_bound_lies_where_no_trial_was() -> None:
+    low, _ = interval([(10, True), (12, True), (12, True)])
+    assert low == 12
+    _, high = interval([(10, False), (12, False), (10, False)])
+    assert high == 10
+
+
+def test_a_sweep_without_a_failing_rate_names_no_upper_bound() -> None:
+    sweep = swept(100, high=4)
+    assert conclusion(sweep)[1] == (
+        f"The rate that half of all trials would meet: {sweep.low:.2f} requests/s or more (95 % credible interval)."
+    )
+
+
 def test_more_trials_make_the_interval_narrower() -> None:
     few = interval([(8, True), (12, False)])
     many = interval([(8, True), (12, False), (9, True), (11, False), (9.5, True), (10.5, False)] * 3)
