@@ -14,6 +14,7 @@ from deploy.gateway.stack import Gateway
 from deploy.leases import SHARED_VARIABLE, lease_cores
 from deploy.machine import measure
 from deploy.quota_actor import book_for
+from deploy.serve_log import serve_log_kept
 from deploy.settings import HardwareSettings, Settings
 
 logger = logging.getLogger("ray.serve")
@@ -73,9 +74,10 @@ class ModelReplica:
         engine_process.start(threads, self._cores.ids)
 
     async def _start(self, settings: Settings, gateway: Gateway) -> Any:
-        from deploy.llm import llm_config
+        with serve_log_kept():
+            from deploy.llm import llm_config
+            from deploy.server import MistralServer
         from deploy.model import prepare
-        from deploy.server import MistralServer
 
         prepared = await asyncio.to_thread(prepare, settings, logger.info)
         server = MistralServer.sync_init(llm_config(settings, prepared))

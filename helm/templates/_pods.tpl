@@ -3,7 +3,7 @@
 {{- define "mistral-serve.headPod" -}}
 {{- include "mistral-serve.podMetadata" (dict "root" . "component" "head" "annotations" .Values.head.podAnnotations) }}
 spec:
-  {{- include "mistral-serve.podSpec" (dict "root" . "pod" .Values.head) | nindent 2 }}
+  {{- include "mistral-serve.podSpec" (dict "root" . "pod" .Values.head "isHead" true) | nindent 2 }}
   automountServiceAccountToken: {{ .Values.autoscaler.enabled }}
   containers:
     - name: ray-head
@@ -74,7 +74,11 @@ that starts a new cluster. */}}
 
 {{/* What head, workers and the preload job share. */}}
 {{- define "mistral-serve.podSpec" -}}
+{{- /* The chart's own account goes with the release. KubeRay makes its job that cleans Redis up afterwards of the head pod, and
+Ray's autoscaler an account of its own where the head names none. */}}
+{{- if not (and .isHead .root.Values.serviceAccount.create) }}
 serviceAccountName: {{ include "mistral-serve.serviceAccount" .root }}
+{{- end }}
 enableServiceLinks: false
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:

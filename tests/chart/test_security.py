@@ -35,6 +35,16 @@ def pods(found: list[Object]) -> Iterator[Object]:
             yield from (each["template"]["spec"] for each in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]])
 
 
+def test_the_head_names_no_account_that_goes_with_the_release() -> None:
+    """KubeRay makes the job that cleans Redis up after an uninstall of the head's pod."""
+    accounts = [pod.get("serviceAccountName") for pod in pods([service()])]
+    assert accounts == [None, "demo-mistral-serve"]
+    given = [
+        pod["serviceAccountName"] for pod in pods([service(serviceAccount__create=False, serviceAccount__name="x")])
+    ]
+    assert given == ["x", "x"]
+
+
 def test_every_pod_runs_without_rights_on_a_read_only_root() -> None:
     found = list(pods(objects(profile("pvc-cache"))))
     assert len(found) == 4
