@@ -204,11 +204,13 @@ def _ticket(
     if record.engine_entered is not None or record.status:
         return admission.accept(*demand)
     try:
-        return admission.admit(*demand)
+        ticket = admission.admit(*demand, follows=record.admitted)
     except Refused as refused:
         record.refused = refused.error
         REJECTIONS.labels(key=record.key_name, reason="admission").inc()
         raise refusal(refused.error) from None
+    record.admitted = True
+    return ticket
 
 
 def _length(prompt: Any) -> int:

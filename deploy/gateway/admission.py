@@ -136,27 +136,35 @@ class Admission:
             Refused: 429, with the estimated wait as ``retry_after``.
         """
         demand = demand or self._smallest
-        self._refuse_late(demand, self._room_s(priority, demand))
+        wait = self.wait_s(priority, demand)
+        self._refuse_full(demand, wait)
+        self._refuse_late(wait)
 
-    def _refuse_late(self, demand: Demand, room_s: float) -> None:
-        """For ``check``; ``room_s`` is the uncorrected estimate."""
-        wait = room_s * self.correction.factor
+    def _refuse_full(self, demand: Demand, wait: float) -> None:
         accepted = self._slots.held + self._waiting.sequences
         if accepted + demand.sequences > self._capacity.max_num_seqs + self._capacity.max_queued:
             raise _overloaded(f"its queue of {self._capacity.max_queued} requests is full", wait)
+
+    def _refuse_late(self, wait: float) -> None:
         if wait > self._longest_wait_s:
             about = f"more than {LONGEST_RETRY_S}" if wait > LONGEST_RETRY_S else f"about {math.ceil(wait)}"
             raise _overloaded(f"this request would wait {about} s, and {self._longest_wait_s:g} s are allowed", wait)
 
-    def admit(self, prompt_tokens: int, max_tokens: int, n: int, priority: int) -> Ticket:
+    def admit(self, prompt_tokens: int, max_tokens: int, n: int, priority: int, *, follows: bool = False) -> Ticket:
         """Check a request of ``n`` completions with its exact demand, and count it.
+
+        ``follows``: it is a further prompt of a request that was admitted. It waits for the first ones, which no later
+        attempt would change, so only a full queue refuses it.
 
         Raises:
             Refused: as ``check``.
         """
         demand = self._capacity.demand(prompt_tokens, max_tokens, n)
         room_s = self._room_s(priority, demand)
-        self._refuse_late(demand, room_s)
+        wait = room_s * self.correction.factor
+        self._refuse_full(demand, wait)
+        if not follows:
+            self._refuse_late(wait)
         ticket = self._count(demand, priority)
         ticket.estimate_s = room_s
         return ticket

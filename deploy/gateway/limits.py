@@ -71,14 +71,13 @@ def check_body(body: dict[str, Any], settings: LimitSettings) -> None:
     """
     for field in ("messages", "input"):
         _check(field, _length(body.get(field)), settings.messages, TOO_LONG, "messages")
-    prompts = _prompts(body.get("prompt")) + _length(body.get("prompt_embeds"))
-    _check("prompt", prompts, settings.prompts, TOO_LONG, "prompts")
+    _check("prompt", prompts_in(body), settings.prompts, TOO_LONG, "prompts")
     for field in ("n", "best_of"):
-        _check(field, _number(body.get(field)), settings.n, TOO_LARGE, "completions")
+        _check(field, number_in(body.get(field)), settings.n, TOO_LARGE, "completions")
     if settings.max_tokens is None:
         return
     for field in LENGTHS:
-        _check(field, _number(body.get(field)), settings.max_tokens, TOO_LARGE, "tokens")
+        _check(field, number_in(body.get(field)), settings.max_tokens, TOO_LARGE, "tokens")
     if _is_true(body.get("use_beam_search")) and all(body.get(field) is None for field in LENGTHS):
         # vLLM counts the steps of a beam search itself, where ``deploy.metered_engine`` cannot end them.
         message = f"A beam search needs max_tokens: give at most {settings.max_tokens}."
@@ -106,14 +105,15 @@ def _length(value: Any) -> int:
     return len(value) if isinstance(value, list) else 0
 
 
-def _prompts(prompt: Any) -> int:
-    """Prompts in a completion request: a text, a list of token ids, or a list of either."""
+def prompts_in(body: dict[str, Any]) -> int:
+    """Prompts in a completion request: a text, a list of token ids, or a list of either; besides, embeddings."""
+    prompt, embeddings = body.get("prompt"), _length(body.get("prompt_embeds"))
     if not isinstance(prompt, list):
-        return 0 if prompt is None else 1
-    return 1 if prompt and isinstance(prompt[0], int) else len(prompt)
+        return embeddings + (prompt is not None)
+    return embeddings + (1 if prompt and isinstance(prompt[0], int) else len(prompt))
 
 
-def _number(value: Any) -> int:
+def number_in(value: Any) -> int:
     """``value`` as vLLM reads it, which takes the text ``"3"`` for 3; zero for what is no number."""
     try:
         return 0 if value is None else _INTEGER.validate_python(value)

@@ -35,6 +35,8 @@ class RequestRecord:
     refused: ApiError | None = None
     engine_asked: bool = False
     """vLLM has understood the request, and asked the engine."""
+    admitted: bool = False
+    """Admission let its first call of the engine pass."""
     status: int = 0
     """Status that was sent; 0 while none was."""
     prompt_tokens: int = 0

@@ -6,6 +6,7 @@ from deploy.errors import UsageError
 from deploy.gateway import at_end
 from deploy.gateway.admission import Admission
 from deploy.gateway.admission_early import AdmissionEarly
+from deploy.gateway.admission_fit import AdmissionFit
 from deploy.gateway.asgi import App
 from deploy.gateway.authentication import KeysRequired
 from deploy.gateway.body import ReadBody
@@ -103,6 +104,8 @@ class Gateway:
         """
         settings, limits = self._settings, self._settings.limits
         app = Guard(OpenAIErrors(FormIsJson(app), engine_is_dead), settings.guard, self._judge)
+        # Without admission too: vLLM's own queue, of the same length, would answer 503 for ever.
+        app = AdmissionFit(app, settings.vllm.max_num_seqs + settings.vllm.max_num_queued_reqs)
         if limits.enabled:
             app = BodyLimits(app, limits)
         app = ReadBody(app, limits.body_bytes if limits.enabled else None)

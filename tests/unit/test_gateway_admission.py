@@ -1,10 +1,13 @@
 """Prevents: a request that is taken although it cannot begin in time, and one that is refused although it can."""
 
+from typing import Any
+
 import pytest
 from prometheus_client import REGISTRY
 
 from deploy.gateway.admission import Admission, Capacity, Ticket
 from deploy.gateway.admission_early import AdmissionEarly
+from deploy.gateway.admission_fit import check_fit
 from deploy.gateway.errors import ApiError, Refused
 from deploy.gateway.request_scope import RequestScope
 from deploy.settings import AdmissionSettings
@@ -14,6 +17,7 @@ from tests.unit.key_gate import CHAT, Clock
 SLOTS, QUEUE, BOUND_S = 4, 8, 10.0
 HIGH, NORMAL, LOW = -1, 0, 1
 KIB = 1024
+COMPLETIONS = "/v1/completions"
 
 
 @pytest.fixture
@@ -70,6 +74,63 @@ def test_the_completions_of_one_request_count_one_by_one(replica: Replica) -> No
     replica.ask(n=SLOTS + QUEUE - 1)
     replica.refusal(n=2)
     replica.ask()
+
+
+def test_a_further_prompt_of_a_request_may_wait_longer_but_needs_a_place(replica: Replica) -> None:
+    replica.serve(20.0)
+    for _ in range(SLOTS):
+        replica.run()
+    replica.refusal()
+    for _ in range(QUEUE):
+        replica.admission.admit(10, 10, 1, NORMAL, follows=True)
+    with pytest.raises(Refused, match="queue of 8 requests is full"):
+        replica.admission.admit(10, 10, 1, NORMAL, follows=True)
+
+
+def test_an_idle_replica_takes_as_many_completions_as_it_holds_however_large(clock: Clock) -> None:
+    replica = Replica(clock, kv_bytes=100)
+    replica.serve(600.0)
+    replica.ask(prompt=10**5, max_tokens=10**5, n=SLOTS + QUEUE)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "param", "message"),
+    [
+        (CHAT, {"n": 13}, "n", "13 completions, and this server holds at most 12 at once: ask for fewer."),
+        (COMPLETIONS, {"prompt": "a", "n": "13"}, "n", "13 completions, and this server holds"),
+        (
+            COMPLETIONS,
+            {"prompt": ["a"] * 7, "n": 2},
+            "prompt",
+            "2 completions of each of 7 prompts, and this server holds at most 12 at once: "
+            "send fewer prompts in one request.",
+        ),
+        (COMPLETIONS, {"prompt": [[1]] * 13}, "prompt", "asks for 13 prompts, and"),
+    ],
+)
+def test_what_an_idle_replica_could_not_hold_is_refused_for_good(
+    route: str, body: dict[str, Any], param: str, message: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        check_fit(route, body, SLOTS + QUEUE)
+    error = refused.value.error
+    assert (error.status, error.code, error.param) == (400, "integer_above_max_value", param)
+    assert (message in error.message, error.retry_after) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        (CHAT, {"n": 12}),
+        (CHAT, {"n": "many"}),
+        (COMPLETIONS, {"prompt": ["a"] * 6, "n": 2}),
+        (COMPLETIONS, {"prompt": list(range(100))}),
+        # vLLM ignores a field that the route does not have.
+        (CHAT, {"prompt": ["a"] * 13}),
+    ],
+)
+def test_what_an_idle_replica_holds_is_not(route: str, body: dict[str, Any]) -> None:
+    check_fit(route, body, SLOTS + QUEUE)
 
 
 def test_what_would_wait_too_long_is_refused_and_told_how_long(replica: Replica) -> None:

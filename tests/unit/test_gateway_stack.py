@@ -74,6 +74,14 @@ def test_what_a_full_replica_refuses_is_not_counted_against_the_quota(tmp_path: 
     assert (book.taken, stack.upstream.scopes) == (0, [])
 
 
+@pytest.mark.parametrize("limited", [True, False])
+def test_more_completions_than_the_server_ever_holds_are_the_request_s_mistake(tmp_path: Path, limited: bool) -> None:
+    vllm = {"max_num_seqs": 2, "max_num_queued_reqs": 1}
+    stack = Stack(tmp_path, Book(), vllm=vllm, limits={"enabled": limited})
+    assert outcome(stack.ask(b'{"n": 4}')) == (400, "integer_above_max_value")
+    assert stack.ask(b'{"n": 3}').status == 200
+
+
 def test_a_used_up_quota_is_told_before_the_body_is_looked_at(tmp_path: Path) -> None:
     stack = Stack(tmp_path, Book(left=0))
     response = stack.ask(b"no JSON")

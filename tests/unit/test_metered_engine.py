@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from deploy.gateway import at_end
-from deploy.gateway.admission import Admission, Capacity, Ticket
+from deploy.gateway.admission import Admission, Capacity, Demand, Ticket
 from deploy.gateway.errors import ApiError
 from deploy.gateway.request import RequestRecord, current
 from deploy.gateway.request_scope import RequestScope
@@ -339,6 +339,24 @@ def test_admission_is_asked_with_the_exact_demand() -> None:
     request(work)
 
 
+def test_a_further_prompt_waits_for_the_first_ones_of_its_request_but_needs_a_place() -> None:
+    class Slow(Admission):
+        """Whoever comes when somebody waits, waits for ever."""
+
+        def _room_s(self, priority: int, demand: Demand | None) -> float:
+            return 0.0 if not self._waiting.sequences else 1e6
+
+    async def work(record: RequestRecord) -> None:
+        client = metered(Engine(), ledger_of(Slow))
+        calls = [client.generate(PROMPT, params(1), f"r-{index}") for index in range(ROOM)]
+        assert record.refused is None
+        with pytest.raises(EngineRefuses):
+            client.generate(PROMPT, params(1), "one more")
+        assert len(calls) == ROOM
+
+    assert request(work).refused is not None
+
+
 def test_a_request_that_the_engine_works_on_is_not_refused_half_way() -> None:
     async def work(record: RequestRecord) -> None:
         admission = ledger()
@@ -394,8 +412,8 @@ def test_admission_learns_of_a_first_token_that_no_output_shows() -> None:
     class Watched(Admission):
         tickets: list[Ticket]
 
-        def admit(self, prompt_tokens: int, max_tokens: int, n: int, priority: int) -> Ticket:
-            self.tickets.append(super().admit(prompt_tokens, max_tokens, n, priority))
+        def admit(self, prompt_tokens: int, max_tokens: int, n: int, priority: int, *, follows: bool = False) -> Ticket:
+            self.tickets.append(super().admit(prompt_tokens, max_tokens, n, priority, follows=follows))
             return self.tickets[-1]
 
         def waiting(self) -> list[bool]:
