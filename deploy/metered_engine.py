@@ -1,9 +1,9 @@
 """Measures what every request has of the engine, and asks admission before the engine is given it.
 
-vLLM's serving code calls ``engine_client.generate`` with the tokens of the prompt, and except for a streamed
-``/v1/responses`` does so before a byte of the answer is sent. Tokens are counted where the engine's outputs are put
-together, in its own state of each sequence: so they are right for every way in which callers take outputs, and for
-clients that went away without one.
+vLLM's serving code calls ``engine_client.generate`` with the tokens of the prompt before a byte of the answer is sent;
+for a streamed ``/v1/responses`` that is the work of ``deploy.gateway.late_start``. Tokens are counted where the
+engine's outputs are put together, in its own state of each sequence: so they are right for every way in which callers
+take outputs, and for clients that went away without one.
 """
 
 import asyncio
@@ -123,8 +123,7 @@ def meter(
 
     Besides, such a call gets the priority of the request's key, whatever the client asked for, and is held to
     ``limits`` and ``admission``. What is refused sets ``record.refused`` and raises ``refusal`` of it. A call that
-    follows others on which the engine already works, or one for an answer that has begun, is accepted by ``admission``
-    as it is.
+    follows others on which the engine already works is accepted by ``admission`` as it is.
     """
     generate, processor = engine_client.generate, engine_client.output_processor
     add_request = processor.add_request
@@ -201,7 +200,7 @@ def _ticket(
     refusal: Callable[[ApiError], Exception],
 ) -> Ticket:
     demand = (prompt_tokens, params.max_tokens or 0, params.n, record.priority)
-    if record.engine_entered is not None or record.status:
+    if record.engine_entered is not None:
         return admission.accept(*demand)
     try:
         ticket = admission.admit(*demand, follows=record.admitted)

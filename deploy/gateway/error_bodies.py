@@ -7,8 +7,8 @@ each gets the type, the code and, for a 5xx, also the message that belong to its
 Some bodies make vLLM fail while it reads them: that 500 becomes a 400. Any 500 of a dead engine becomes a 503.
 
 An error inside a stream of server-sent events is an event of that stream: it is rewritten likewise, and ends the
-stream. A part deep inside the app that refuses a request leaves its error in the request's record; that is answered in
-place of what the app made of it.
+stream. An exception gets such an event too. A part deep inside the app that refuses a request leaves its error in the
+request's record; that is answered in place of what the app made of it.
 """
 
 import ast
@@ -176,6 +176,8 @@ class _Response:
             await self._answer()
         elif not self._started:
             await answer(self._meant(500, b""), self._scope, self._send)
+        elif self._is_event_stream and not self._answered:
+            await self._send_event(b"", 500, b"")
 
     def _meant(self, status: int, body: bytes) -> ApiError:
         """The error to answer with in place of the app's."""
@@ -189,10 +191,14 @@ class _Response:
 
     async def _end_stream(self, passed: bytes, events: bytes) -> None:
         """Send what came before the error's event and our event of it, as the last of the stream."""
+        await self._send_event(passed, *_data_of(events))
+
+    async def _send_event(self, passed: bytes, status: int, body: bytes) -> None:
         self._answered = True
-        if (record := current()) is not None:
+        # A stream that is complete already was cut short by what is in front.
+        if (record := current()) is not None and not record.complete:
             record.failed = True
-        event = self._meant(*_data_of(events)).event(path_of(self._scope))
+        event = self._meant(status, body).event(path_of(self._scope))
         await self._send({"type": "http.response.body", "body": passed + event})
 
     async def _collect(self, message: Message) -> None:

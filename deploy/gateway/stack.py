@@ -15,6 +15,7 @@ from deploy.gateway.error_bodies import OpenAIErrors
 from deploy.gateway.guard import Guard
 from deploy.gateway.key_file import read
 from deploy.gateway.key_store import KeyStore
+from deploy.gateway.late_start import LateStart
 from deploy.gateway.limits import BodyLimits, HeaderLimit
 from deploy.gateway.moderation import Judge, endpoint_key
 from deploy.gateway.observers import check_endpoints, observers
@@ -103,7 +104,7 @@ class Gateway:
             engine_is_dead: whether that engine will never answer again.
         """
         settings, limits = self._settings, self._settings.limits
-        app = Guard(OpenAIErrors(FormIsJson(app), engine_is_dead), settings.guard, self._judge)
+        app = Guard(OpenAIErrors(LateStart(FormIsJson(app)), engine_is_dead), settings.guard, self._judge)
         # Without admission too: vLLM's own queue, of the same length, would answer 503 for ever.
         app = AdmissionFit(app, settings.vllm.max_num_seqs + settings.vllm.max_num_queued_reqs)
         if limits.enabled:

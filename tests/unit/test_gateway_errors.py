@@ -310,21 +310,22 @@ def test_a_failure_within_a_stream_ends_it_in_the_form_of_its_api(
     assert (record.status, record.failed, record.hung_up, broken(record)) == (200, True, False, True)
 
 
-def test_a_stream_of_a_response_breaks_off_where_vllm_fails_on_its_own_error() -> None:
-    """No event of OpenAI's responses has the form of vLLM's error (``entrypoints/openai/responses/serving.py``)."""
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "/v1/messages"])
+def test_an_exception_within_a_stream_ends_it_with_an_error_of_its_api(path: str) -> None:
+    """vLLM's responses have no event for an error of the engine (``entrypoints/openai/responses/serving.py``)."""
     seen: list[RequestRecord] = []
-    begun = b'event: response.created\ndata: {"type":"response.created"}\n\n'
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": begun, "more_body": True})
+        await send({"type": "http.response.body", "body": FIRST, "more_body": True})
         raise ValueError(DEAD)
 
     response = Response()
     with pytest.raises(ValueError, match="EngineCore"):
-        call(RequestScope(OpenAIErrors(app), (seen.append,)), scope_of("/v1/responses"), response=response)
-    assert (response.body, broken(seen[-1])) == (begun, True)
+        call(RequestScope(OpenAIErrors(app), (seen.append,)), scope_of(path), response=response)
+    assert response.body == FIRST + of_status(500).event(path)
+    assert (seen[-1].failed, broken(seen[-1])) == (True, True)
 
 
 def test_a_mistake_found_within_a_stream_is_told() -> None:

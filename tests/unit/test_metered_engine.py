@@ -371,17 +371,6 @@ def test_a_request_that_the_engine_works_on_is_not_refused_half_way() -> None:
     assert request(work).refused is None
 
 
-def test_an_answer_that_has_begun_is_not_refused() -> None:
-    async def work(record: RequestRecord) -> None:
-        admission = ledger()
-        for _ in range(ROOM):
-            admission.accept(5, 3, 1, 0)
-        await drain(metered(Engine(), admission).generate(PROMPT, params(), "r"))
-        assert (record.prompt_tokens, record.completion_tokens) == (5, 3)
-
-    assert request(work, status=200).refused is None
-
-
 @pytest.mark.parametrize("kind", [DELTA, FINAL_ONLY])
 def test_the_engine_s_times_are_noted(kind: str) -> None:
     began = time.monotonic()
