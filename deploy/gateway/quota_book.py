@@ -1,13 +1,17 @@
 """Counts of what each key used in the minute that runs, in a storage of the ``limits`` library.
 
-A window of a key begins with the first use that is counted in it and lasts for a minute, so the time until it ends is
-known: that is what makes a stated wait true. The windows are ``limits``' fixed ones. Its moving window keeps an entry
-for every unit that is used, which a quota in tokens forbids, and its sliding counter cannot be charged beyond the
-limit, as a completion that turned out long has to be.
+When a window ends is known: that is what makes a stated wait true. A window of requests begins with the first one that
+is counted in it and lasts for a minute. The windows of tokens follow each other without a gap, so that what a
+completion used beyond its window can be charged to the next ones.
+
+The windows are ``limits``' fixed ones. Its moving window keeps an entry for every unit that is used, which a quota in
+tokens forbids, and its sliding counter cannot be charged beyond the limit, as a completion that turned out long has to
+be.
 """
 
 import math
 import time
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -22,8 +26,12 @@ WINDOW_S = 60
 PREFIX = "mistral-serve"
 """What the names of all counts in Redis begin with."""
 
+MOST_AHEAD = 10
+"""Windows that one excess of tokens may use up besides its own; what is beyond them is forgiven. Every request that
+comes meanwhile looks at all of them."""
+
 _ROUNDING_S = 0.5
-"""Redis tells how long a count still lives rounded to the nearest second (``TTL``)."""
+"""Redis tells how long a count still lives rounded to the nearest second (``TTL``); clocks of nodes differ by less."""
 
 Kind = Literal["requests", "tokens"]
 
@@ -32,8 +40,8 @@ Kind = Literal["requests", "tokens"]
 class Window:
     """One quota in the minute that runs. ``exhausted``: nothing was left for the request that asked.
 
-    ``limit`` and ``remaining`` are requests or tokens. ``reset_s`` is in how many seconds the window ends, 0 when none
-    runs; after ``wait_s``, whole seconds, it certainly has ended.
+    ``limit`` and ``remaining`` are requests or tokens. ``reset_s`` is in how many seconds the window ends, and with it
+    those after it that are used up already; 0 when nothing was used. After ``wait_s``, whole seconds, that is certain.
     """
 
     limit: int
@@ -67,7 +75,7 @@ class Book(Protocol):
         """Count one request of the key, if both quotas have something left; a quota of ``None`` is no limit."""
 
     async def charge(self, key_name: str, tokens_per_minute: int, tokens: int) -> None:
-        """Count the tokens that a request used; what exceeds the quota exhausts the window until it ends."""
+        """Count the tokens that a request used; what exceeds the quota is charged to the next minutes."""
 
 
 class QuotaBook:
@@ -83,30 +91,58 @@ class QuotaBook:
         """See ``Book.take``. What a request will use is not known yet, so any rest of the tokens admits it."""
         windows: dict[Kind, Window] = {}
         if tokens_per_minute is not None:
-            windows["tokens"] = await self._window("tokens", key_name, tokens_per_minute, cost=0)
+            windows["tokens"] = await self._tokens(key_name, tokens_per_minute)
         if requests_per_minute is not None:
             refused = any(window.exhausted for window in windows.values())
             # Looked at even then, because the wait must last until both windows have something left.
-            windows["requests"] = await self._window(
-                "requests", key_name, requests_per_minute, cost=0 if refused else 1
-            )
+            windows["requests"] = await self._requests(key_name, requests_per_minute, cost=0 if refused else 1)
         return Verdict(windows)
 
     async def charge(self, key_name: str, tokens_per_minute: int, tokens: int) -> None:
         """See ``Book.charge``."""
-        await self._storage.incr(self._name("tokens", key_name, tokens_per_minute), self._window_s, tokens)
+        first, _ = self._running(key_name)
+        for index in range(first, first + MOST_AHEAD + 1):
+            if tokens <= 0:
+                return
+            lifetime_s = self._window_s * (index - first + 2)
+            used = await self._storage.incr(
+                self._name("tokens", key_name, tokens_per_minute, index), lifetime_s, tokens
+            )
+            tokens = min(tokens, used - tokens_per_minute)
 
-    async def _window(self, kind: Kind, key_name: str, limit: int, cost: int) -> Window:
-        """One window, after ``cost`` was counted in it. A refused request is counted too, which changes nothing."""
-        name, storage = self._name(kind, key_name, limit), self._storage
+    async def _requests(self, key_name: str, limit: int, cost: int) -> Window:
+        """The window after ``cost`` was counted in it. A refused request is counted too, which changes nothing."""
+        name, storage = self._name("requests", key_name, limit), self._storage
         used = await storage.incr(name, self._window_s, cost) if cost else await storage.get(name)
         reset_s = max(0.0, await storage.get_expiry(name) - time.time()) if used else 0.0
-        # No window is longer than that, and older clients of Anthropic ignore a wait of more than 60 s.
-        wait_s = min(self._window_s, math.ceil(reset_s + _ROUNDING_S))
-        return Window(limit, max(0, limit - used), reset_s, wait_s, exhausted=used - cost >= limit)
+        return Window(limit, max(0, limit - used), reset_s, self._wait_s(reset_s, 1), exhausted=used - cost >= limit)
 
-    def _name(self, kind: Kind, key_name: str, limit: int) -> str:
-        return f"{kind}/{key_name}/{limit}/{self._window_s}"
+    async def _tokens(self, key_name: str, limit: int) -> Window:
+        """The window that runs, and how many from it on are used up."""
+        first, rest_s = self._running(key_name)
+        used_up = 0
+        used = now = await self._storage.get(self._name("tokens", key_name, limit, first))
+        while used >= limit and used_up <= MOST_AHEAD:
+            used_up += 1
+            used = await self._storage.get(self._name("tokens", key_name, limit, first + used_up))
+        reset_s = rest_s + self._window_s * max(0, used_up - 1) if now else 0.0
+        wait_s = self._wait_s(reset_s, max(1, used_up))
+        return Window(limit, max(0, limit - now), reset_s, wait_s, exhausted=used_up > 0)
+
+    def _running(self, key_name: str) -> tuple[int, float]:
+        """Number of the window of tokens that runs, and in how many seconds it ends.
+
+        Those of different keys end at different times: whoever waits for an end comes when it has come.
+        """
+        number, passed_s = divmod(time.time() + zlib.crc32(key_name.encode()) % self._window_s, self._window_s)
+        return int(number), self._window_s - passed_s
+
+    def _wait_s(self, reset_s: float, windows: int) -> int:
+        # One window is not waited for longer than it lasts: older clients of Anthropic ignore more than 60 s.
+        return min(self._window_s * windows, math.ceil(reset_s + _ROUNDING_S))
+
+    def _name(self, kind: Kind, key_name: str, limit: int, *number: int) -> str:
+        return "/".join(map(str, (kind, key_name, limit, self._window_s, *number)))
 
 
 def redis_book(settings: QuotaSettings, window_s: int = WINDOW_S) -> QuotaBook:

@@ -10,7 +10,7 @@ import pytest
 from limits.aio.storage import MemoryStorage
 
 from deploy.errors import UsageError
-from deploy.gateway.quota_book import WINDOW_S, QuotaBook, Verdict, redis_book
+from deploy.gateway.quota_book import MOST_AHEAD, WINDOW_S, QuotaBook, Verdict, redis_book
 from deploy.quota_actor import book_for
 from deploy.settings import QuotaSettings, Settings
 
@@ -45,6 +45,12 @@ def check(scenario: Callable[[QuotaBook], Awaitable[None]]) -> None:
 
 def admitted(verdict: Verdict) -> bool:
     return not verdict.exhausted
+
+
+async def rest_of_the_window(book: QuotaBook, key_name: str = "a") -> float:
+    """Seconds until its window of tokens ends; one token of another quota is used for that."""
+    await book.charge(key_name, 7, 1)
+    return (await book.take(key_name, None, 7)).windows["tokens"].reset_s
 
 
 async def admissions(book: QuotaBook, count: int, *quota: Any) -> list[bool]:
@@ -93,12 +99,63 @@ class TestTokens:
             await book.charge("a", 100, 99)
             verdict = await book.take("a", None, 100)
             assert (admitted(verdict), verdict.windows["tokens"].remaining) == (True, 1)
-            await book.charge("a", 100, 5000)
+            await book.charge("a", 100, 1)
             verdict = await book.take("a", None, 100)
             assert (admitted(verdict), verdict.windows["tokens"].remaining) == (False, 0)
-            clock.now += WINDOW_S
+            clock.now += verdict.retry_after
             verdict = await book.take("a", None, 100)
             assert (admitted(verdict), verdict.windows["tokens"].remaining) == (True, 100)
+
+        check(scenario)
+
+    @pytest.mark.parametrize(("charges", "windows", "left"), [([101], 1, 99), ([250], 2, 50), ([99, 99, 99], 2, 3)])
+    def test_an_excess_is_charged_to_the_next_windows(
+        self, clock: WallClock, charges: list[int], windows: int, left: int
+    ) -> None:
+        async def scenario(book: QuotaBook) -> None:
+            rest_s = await rest_of_the_window(book)
+            for tokens in charges:
+                await book.charge("a", 100, tokens)
+            refused = await book.take("a", None, 100)
+            end_s = rest_s + (windows - 1) * WINDOW_S
+            assert refused.windows["tokens"].reset_s == pytest.approx(end_s)
+            assert end_s <= refused.retry_after <= end_s + 1.5
+            clock.now += end_s - 0.01
+            assert not admitted(await book.take("a", None, 100))
+            clock.now += 0.02
+            verdict = await book.take("a", None, 100)
+            assert (admitted(verdict), verdict.windows["tokens"].remaining) == (True, left)
+
+        check(scenario)
+
+    def test_a_key_never_gets_more_than_its_quota_of_the_minutes_that_passed(self, clock: WallClock) -> None:
+        async def scenario(book: QuotaBook) -> None:
+            used, began = 0, clock.now
+            for _ in range(200):
+                verdict = await book.take("a", None, 100)
+                clock.now += verdict.retry_after
+                # Three that run at once, each of most of a quota.
+                for tokens in (90, 80, 70) if admitted(verdict) else ():
+                    used += tokens
+                    await book.charge("a", 100, tokens)
+            minutes = (clock.now - began) / WINDOW_S
+            assert used <= 100 * (minutes + 2) + 240
+
+        check(scenario)
+
+    def test_what_exceeds_ten_minutes_is_forgiven(self, clock: WallClock) -> None:
+        async def scenario(book: QuotaBook) -> None:
+            await book.charge("a", 100, 10**9)
+            refused = await book.take("a", None, 100)
+            assert MOST_AHEAD * WINDOW_S <= refused.retry_after <= (MOST_AHEAD + 1) * WINDOW_S
+            clock.now += refused.retry_after
+            assert admitted(await book.take("a", None, 100))
+
+        check(scenario)
+
+    def test_the_windows_of_different_keys_end_at_different_times(self, clock: WallClock) -> None:
+        async def scenario(book: QuotaBook) -> None:
+            assert len({await rest_of_the_window(book, f"team-{number}") for number in range(30)}) > 10
 
         check(scenario)
 
@@ -126,9 +183,8 @@ class TestTokens:
     def test_a_request_refused_for_its_tokens_is_not_counted(self, clock: WallClock) -> None:
         async def scenario(book: QuotaBook) -> None:
             await book.charge("a", 100, 100)
-            clock.now += WINDOW_S - 1
             assert await admissions(book, 5, "a", 2, 100) == [False] * 5
-            clock.now += 1
+            clock.now += (await book.take("a", 2, 100)).retry_after
             assert await admissions(book, 3, "a", 2, 100) == [True, True, False]
 
         check(scenario)
@@ -157,19 +213,16 @@ class TestWaiting:
 
         check(scenario)
 
-    @pytest.mark.parametrize("first", ["requests", "tokens"])
-    def test_with_both_quotas_used_up_the_later_end_is_told(self, clock: WallClock, first: str) -> None:
+    @pytest.mark.parametrize("seconds", range(0, 60, 7))
+    @pytest.mark.parametrize("tokens", [100, 250])
+    def test_with_both_quotas_used_up_the_later_end_is_told(self, clock: WallClock, seconds: int, tokens: int) -> None:
         async def scenario(book: QuotaBook) -> None:
-            if first == "tokens":
-                await book.charge("a", 100, 1)
-                clock.now += 30
+            clock.now += seconds
             await book.take("a", 1, 100)
-            if first == "requests":
-                clock.now += 30
-            await book.charge("a", 100, 200)
+            await book.charge("a", 100, tokens)
             refused = await book.take("a", 1, 100)
             assert set(refused.exhausted) == {"requests", "tokens"}
-            assert refused.retry_after == WINDOW_S
+            assert refused.retry_after == max(window.wait_s for window in refused.windows.values())
             clock.now += refused.retry_after
             assert admitted(await book.take("a", 1, 100))
 
