@@ -106,7 +106,8 @@ def _stays_here(route: str, body: dict[str, Any]) -> bool:
 
 def _comes_as_text(body: dict[str, Any]) -> bool:
     """Keep vLLM from sending the ids of tokens, which come before their text while a parser holds that back."""
-    return body.pop("return_token_ids", None) is not None
+    asked = [body.pop(field, None) for field in ("return_token_ids", "return_tokens_as_token_ids")]
+    return asked != [None, None]
 
 
 def _wrong(param: str, message: str) -> Refused:

@@ -8,7 +8,7 @@ messages, https://docs.claude.com/en/api/handling-stop-reasons).
 from collections.abc import Sequence
 from typing import Any
 
-from deploy.gateway.moderation_texts import answer_strings
+from deploy.gateway.moderation_texts import answer_strings, token_texts
 
 WITHHELD = "content_filter"
 _TEXT_COPIES = ("input_messages", "output_messages")
@@ -18,14 +18,15 @@ _TEXT_COPIES = ("input_messages", "output_messages")
 def choice_texts(route: str, answer: dict[str, Any]) -> list[str]:
     """The text of each choice, in their order; of protocols without choices, the one text."""
     if route == "/v1/responses":
-        return [_text(answer.get("output"))]
+        return [_text(answer.get("output"), answer.get("output"))]
     if route == "/v1/messages":
         return [_text(answer.get("content"))]
-    return [_text(choice.get("message", choice.get("text"))) for choice in answer["choices"]]
+    return [_text(choice.get("message", choice.get("text")), choice) for choice in answer["choices"]]
 
 
-def _text(part: Any) -> str:
-    return "\n".join(answer_strings(part))
+def _text(part: Any, with_logprobs: Any = None) -> str:
+    said = "\n".join(answer_strings(part))
+    return "\n".join([said, *(text for text in token_texts(with_logprobs) if text not in said)])
 
 
 def withhold(route: str, answer: dict[str, Any], harmful: Sequence[bool]) -> None:

@@ -10,13 +10,17 @@ from typing import Any, Protocol
 
 from deploy.gateway.errors import ApiError
 from deploy.gateway.moderation_answers import WITHHELD, withhold_response
-from deploy.gateway.moderation_texts import answer_strings
+from deploy.gateway.moderation_texts import answer_strings, token_texts
 from deploy.gateway.request import RequestRecord
 
 _END = b"\n\n"
 _DONE = b"data: [DONE]\n\n"
-Texts = dict[int, str]
-"""What an event adds to each choice, by the choice's index; choices without new text are not there."""
+Texts = dict[str, str]
+"""What an event adds to each text of an answer, by a name for that text; those without anything new are not there.
+
+The tokens of log probabilities are a text of their own beside the choice's (``moderation_texts.token_texts``).
+"""
+_ONLY, _TOKENS = "0", "tokens"
 
 
 @dataclass
@@ -98,14 +102,16 @@ class ChoiceEvents:
         """The deltas of each choice."""
         data = event.data
         if not isinstance(data, dict):
-            return {0: data} if data else {}
+            return {_ONLY: data} if data else {}
         found: Texts = {}
         if choices := data.get("choices"):
             self._envelope = {name: data[name] for name in ("id", "object", "created", "model") if name in data}
             for choice in choices:
                 self._seen.add(choice["index"])
-                if text := _text(choice.get(self._part)):
-                    found[choice["index"]] = found.get(choice["index"], "") + text
+                for name, text in (("", _text(choice.get(self._part))), (_TOKENS, "".join(token_texts(choice)))):
+                    if text:
+                        place = f"{choice['index']}{name}"
+                        found[place] = found.get(place, "") + text
         return found
 
     def passed(self, event: Event) -> None:
@@ -145,9 +151,9 @@ class MessageEvents:
         """What a content block begins with, and its deltas."""
         data = event.data
         if not isinstance(data, dict):
-            return {0: data} if data else {}
+            return {_ONLY: data} if data else {}
         text = _text([data.get("content_block"), data.get("delta")]) if "block" in str(data.get("type")) else ""
-        return {0: text} if text else {}
+        return {_ONLY: text} if text else {}
 
     def passed(self, event: Event) -> None:
         """Note which content block is open."""
@@ -183,7 +189,7 @@ class ResponseEvents:
     """OpenAI's stream of a response, which repeats at the end of each part what its deltas said."""
 
     def __init__(self) -> None:
-        self._said = ""
+        self._said = self._tokens = ""
         self._response: dict[str, Any] = {}
         self._number = -1
 
@@ -191,10 +197,12 @@ class ResponseEvents:
         """The deltas, and of what repeats them only what they did not say."""
         data = event.data
         if not isinstance(data, dict):
-            return {0: data} if data else {}
+            return {_ONLY: data} if data else {}
+        tokens = "".join(token_texts(data))
         if str(data.get("type")).endswith(".delta"):
             new = _text(data.get("delta"))
         else:
+            tokens = tokens if tokens not in self._tokens else ""
             response = data.get("response") or {}
             parts = [
                 data.get("text"),
@@ -205,7 +213,8 @@ class ResponseEvents:
             ]
             new = "".join(text for text in answer_strings(parts) if text not in self._said)
         self._said += new
-        return {0: new} if new else {}
+        self._tokens += tokens
+        return {name: text for name, text in ((_ONLY, new), (_TOKENS, tokens)) if text}
 
     def passed(self, event: Event) -> None:
         """Note the response as the client knows it."""

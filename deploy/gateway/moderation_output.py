@@ -12,7 +12,7 @@ from deploy.gateway.asgi import App, Message, Receive, Scope, Send, header
 from deploy.gateway.errors import Refused, answer
 from deploy.gateway.moderation import OUTPUT, Judged, Moderation
 from deploy.gateway.moderation_answers import choice_texts, withhold
-from deploy.gateway.moderation_events import Event, format_of, split
+from deploy.gateway.moderation_events import Event, Texts, format_of, split
 
 GRACE_S = 1.0
 """Time in which an app that was told that its client went away ends by itself; then it is cancelled."""
@@ -152,8 +152,8 @@ class _Pieces:
         self._format = format_of(judged.record.route)
         self._rest = b""
         self._held: list[Event] = []
-        self._new: dict[int, str] = {}
-        self._before: dict[int, str] = {}
+        self._new: Texts = {}
+        self._before: Texts = {}
 
     async def take(self, message: Message) -> None:
         """What the app sends of the body."""
@@ -169,8 +169,8 @@ class _Pieces:
     async def _hold(self, event: Event) -> None:
         event.texts = self._format.texts(event)
         self._held.append(event)
-        for index, text in event.texts.items():
-            self._new[index] = self._new.get(index, "") + text
+        for name, text in event.texts.items():
+            self._new[name] = self._new.get(name, "") + text
         if sum(map(len, self._new.values())) >= self._moderation.chunk_chars:
             if await self._judge():
                 await self._release()
@@ -181,7 +181,7 @@ class _Pieces:
         """Judge what is held; false when the answer ended with that."""
         new, self._new = self._new, {}
         known = OUTPUT in self._judged.flagged
-        texts = {index: self._before.get(index, "") + text for index, text in new.items()}
+        texts = {name: self._before.get(name, "") + text for name, text in new.items()}
         try:
             verdicts = await self._moderation.verdicts(OUTPUT, self._judged, list(texts.values()))
         except Refused as refused:
@@ -190,7 +190,7 @@ class _Pieces:
             else:
                 await self._output.refuse(refused)
             return False
-        self._before |= {index: text[-self._moderation.chunk_chars :] for index, text in texts.items()}
+        self._before |= {name: text[-self._moderation.chunk_chars :] for name, text in texts.items()}
         if any(verdicts) and self._moderation.blocks:
             await self._block()
             return False

@@ -112,3 +112,27 @@ def answer_strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from answer_strings(inner)
+
+
+def token_texts(value: Any) -> Iterator[str]:
+    """The text of the tokens of each list of log probabilities in a part of an answer.
+
+    A chat and a response list an object for each token, a completion the tokens alone. They are ahead of the answer's
+    own text while a part of that could still become a stop string, and a stop string that came is in them only.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == "logprobs":
+                yield _joined(inner)
+            else:
+                yield from token_texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from token_texts(inner)
+
+
+def _joined(logprobs: Any) -> str:
+    if isinstance(logprobs, dict):
+        logprobs = logprobs.get("content") or logprobs.get("tokens")
+    tokens = [entry.get("token") if isinstance(entry, dict) else entry for entry in logprobs or ()]
+    return "".join(token for token in tokens if isinstance(token, str))

@@ -22,6 +22,8 @@ from tests.unit.stub_classifier import BAD, StubClassifier, classifier
 STREAM = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
 USER = {"messages": [{"role": "user", "content": "Hi"}]}
+WITHHELD = "content_filter"
+TOKENS = [{"token": token, "logprob": 0} for token in ("Hi", BAD)]
 PIECE = 20
 """Characters of a piece: the least that the settings allow."""
 
@@ -133,6 +135,23 @@ class TestWholeAnswers:
         assert stub.judged == [["Hi\nbecause", f"{BAD}\nbecause"]]
         assert ChatCompletion.model_validate_json(response.body).choices[1].finish_reason == "content_filter"
 
+    @pytest.mark.parametrize(
+        ("path", "answer"),
+        [
+            (CHAT, {"choices": [{"index": 0, "message": {"content": "Hi"}, "logprobs": {"content": TOKENS}}]}),
+            ("/v1/completions", {"choices": [{"index": 0, "text": "Hi", "logprobs": {"tokens": ["Hi", BAD]}}]}),
+            ("/v1/responses", {"output": [{"content": [{"text": "Hi", "logprobs": TOKENS}]}]}),
+        ],
+    )
+    def test_a_stop_string_that_only_the_log_probabilities_have_is_judged(
+        self, stub: StubClassifier, path: str, answer: dict[str, Any]
+    ) -> None:
+        response = gate(stub, model(json.dumps(answer).encode(), kind="application/json")).ask(
+            {**USER, "input": "Hi", "prompt": "Hi"}, path
+        )
+        assert (response.status, BAD.encode() in response.body) == (200, False)
+        assert stub.judged == [[f"Hi\nHi{BAD}"]]
+
     def test_tool_calls_are_judged_and_withheld(self, stub: StubClassifier) -> None:
         call = {"id": "call-1", "type": "function", "function": {"name": "f", "arguments": json.dumps({"a": BAD})}}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
@@ -219,7 +238,7 @@ class TestWholeAnswers:
         self, stub: StubClassifier, path: str
     ) -> None:
         app = model(b'{"choices": []}', kind="application/json")
-        asked = {**USER, "prompt": "Hi", "return_token_ids": True}
+        asked = {**USER, "prompt": "Hi", "return_token_ids": True, "return_tokens_as_token_ids": True}
         assert gate(stub, app).ask(asked, path).status == 200
         assert json.loads(app.body) == {**USER, "prompt": "Hi"}
         app = model(b'{"choices": []}', kind="application/json")
@@ -446,9 +465,25 @@ class TestChatStreams:
         assert app.ended
 
     def test_log_probabilities_wait_with_their_text(self, stub: StubClassifier) -> None:
-        spoken = event({"choices": [{"index": 0, "delta": {"content": BAD}, "logprobs": {"content": [BAD]}}]})
+        spoken = event({"choices": [{"index": 0, "delta": {"content": BAD}, "logprobs": {"content": []}}]})
         response = gate(stub, model(ROLE, spoken, DONE)).ask(USER)
         assert BAD.encode() not in response.body
+
+    def test_tokens_are_judged_while_a_stop_string_still_holds_their_text_back(self, stub: StubClassifier) -> None:
+        ahead = [said_with_tokens("", token) for token in ("x" * PIECE, "BA", "D", " and so on")]
+        response = gate(stub, model(ROLE, *ahead, DONE)).ask(USER)
+        assert b'"D"' not in response.body
+        assert [choice["finish_reason"] for data in events(response) for choice in data["choices"]][-1] == WITHHELD
+
+    def test_tokens_are_a_text_of_their_own(self, stub: StubClassifier) -> None:
+        sent = [ROLE, said_with_tokens("", "Paris lies "), said_with_tokens("Paris lies on", "on"), DONE]
+        assert gate(stub, model(*sent)).ask(USER).body == b"".join(sent)
+        assert stub.judged == [["Paris lies on", "Paris lies on"]]
+
+
+def said_with_tokens(text: str, token: str) -> bytes:
+    logprobs = {"content": [{"token": token, "logprob": 0, "bytes": [], "top_logprobs": []}]}
+    return event({"choices": [{"index": 0, "delta": {"content": text}, "logprobs": logprobs, "finish_reason": None}]})
 
 
 async def _ignore(message: Any) -> None:
@@ -583,6 +618,18 @@ class TestOtherStreams:
         sent = event({"type": "response.output_item.done", "item": item, "sequence_number": 0})
         response = gate(stub, model(sent)).ask({"input": "Hi"}, "/v1/responses")
         assert BAD.encode() not in response.body
+
+    def test_the_tokens_of_a_response_are_judged_once_and_before_they_leave(self, stub: StubClassifier) -> None:
+        kind = "response.output_text.delta"
+        logprobs = [{"token": BAD, "logprob": 0, "top_logprobs": []}]
+        sent = event({"type": kind, "delta": "", "logprobs": logprobs, "sequence_number": 0}, kind)
+        response = gate(stub, model(sent)).ask({"input": "Hi"}, "/v1/responses")
+        assert BAD.encode() not in response.body
+        harmless = [{"token": "x" * PIECE}], [{"token": "y" * PIECE}]
+        deltas = [{"type": kind, "delta": "", "logprobs": tokens} for tokens in harmless]
+        done = {"type": "response.output_text.done", "text": "", "logprobs": [*harmless[0], *harmless[1]]}
+        assert gate(stub, model(*map(event, [*deltas, done]))).ask({"input": "Hi"}, "/v1/responses").status == 200
+        assert stub.judged[1:] == [["x" * PIECE], ["x" * PIECE + "y" * PIECE]]
 
     @pytest.mark.parametrize(
         ("path", "kind"), [("/v1/messages", "content_block_delta"), ("/v1/responses", "response.output_text.delta")]
