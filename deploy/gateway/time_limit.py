@@ -15,6 +15,10 @@ from deploy.gateway.request import current
 GRACE_S = 1.0
 """Time in which an app that was told so ends by itself; then its task is cancelled."""
 
+NO_RETRY = (b"x-should-retry", b"false")
+"""The clients of OpenAI and Anthropic heed it (``_should_retry`` in ``_base_client.py`` of both). They would send a
+request that got 504 twice more, each as long as the first."""
+
 _EVENT_STREAM = b"text/event-stream"
 
 
@@ -89,7 +93,7 @@ class _Timed:
         """Say that the time is up. An answer that has begun and is no event stream stays broken off."""
         error = _error(seconds, received=self._received)
         if not self._started:
-            await answer(error, scope, self._send)
+            await answer(error, scope, self._send, (NO_RETRY,) if self._received else None)
         elif self._is_event_stream:
             await self._send({"type": "http.response.body", "body": error.event(path_of(scope))})
 

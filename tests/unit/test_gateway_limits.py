@@ -267,7 +267,8 @@ def test_a_request_that_takes_too_long_is_answered_and_ended() -> None:
     app, before = Slow(), refusals()
     response = timed(app)
     assert app.told
-    assert response.status == 504
+    # The clients would send it again, to take as long.
+    assert (response.status, response.headers["x-should-retry"]) == (504, "false")
     assert response.error == {
         "message": "The request took longer than the 0.05 s that one may take.",
         "type": "server_error",
@@ -280,6 +281,7 @@ def test_a_request_that_takes_too_long_is_answered_and_ended() -> None:
 def test_a_request_that_does_not_arrive_is_answered_and_ended() -> None:
     response = timed(Slow(), body=None)
     assert (response.status, response.error["message"]) == (408, "The request did not arrive within 0.05 s.")
+    assert "x-should-retry" not in response.headers
 
 
 @pytest.mark.parametrize(
