@@ -9,6 +9,9 @@ _PREFIX = "mistral_serve_"
 _STAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 REQUESTS = Counter(f"{_PREFIX}requests", "Finished requests.", ["key", "route", "status"])
+BROKEN_ANSWERS = Counter(
+    f"{_PREFIX}broken_answers", "Answers that broke off, or ended with an error after they had begun.", ["key", "route"]
+)
 TOKENS = Counter(f"{_PREFIX}tokens", "Tokens of prompts and completions.", ["key", "kind"])
 REJECTIONS = Counter(f"{_PREFIX}rejections", "Requests that the gateway refused.", ["key", "reason"])
 HANG_UPS = Counter(f"{_PREFIX}hang_ups", "Requests whose client went away before the end.", ["key"])

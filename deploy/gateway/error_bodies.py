@@ -195,9 +195,8 @@ class _Response:
 
     async def _send_event(self, passed: bytes, status: int, body: bytes) -> None:
         self._answered = True
-        # A stream that is complete already was cut short by what is in front.
-        if (record := current()) is not None and not record.complete:
-            record.failed = True
+        if (record := current()) is not None:
+            record.fail()
         event = self._meant(status, body).event(path_of(self._scope))
         await self._send({"type": "http.response.body", "body": passed + event})
 

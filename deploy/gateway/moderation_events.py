@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from deploy.gateway.errors import ApiError
 from deploy.gateway.moderation_answers import WITHHELD, withhold_response
 from deploy.gateway.moderation_texts import answer_strings, token_texts
 from deploy.gateway.request import RequestRecord
@@ -72,10 +71,6 @@ class Format(Protocol):
         """The events with which a filter ends the stream."""
         ...
 
-    def failure(self, error: ApiError) -> bytes:
-        """The events that end the stream with an error."""
-        ...
-
 
 def format_of(route: str) -> Format:
     """The format of a generating route's streams."""
@@ -131,10 +126,6 @@ class ChoiceEvents:
             events += write({**self._envelope, "choices": [], "usage": usage})
         return events + _DONE
 
-    def failure(self, error: ApiError) -> bytes:
-        """An error object in the place of a chunk, as vLLM sends it, and the last event."""
-        return b"data: " + error.body("/v1") + _END + _DONE
-
 
 def _wants_usage(record: RequestRecord) -> bool:
     options = (record.body or {}).get("stream_options")
@@ -176,10 +167,6 @@ class MessageEvents:
             }
         )
         return events + self._write({"type": "message_stop"})
-
-    def failure(self, error: ApiError) -> bytes:
-        """An error event."""
-        return b"event: error\ndata: " + error.body("/v1/messages") + _END
 
     def _write(self, data: dict[str, Any]) -> bytes:
         return write(data, str(data["type"]))
@@ -235,7 +222,3 @@ class ResponseEvents:
         }
         name = "response.incomplete"
         return write({"type": name, "sequence_number": self._number + 1, "response": self._response}, name)
-
-    def failure(self, error: ApiError) -> bytes:
-        """An error event."""
-        return b"event: error\ndata: " + error.body("/v1") + _END

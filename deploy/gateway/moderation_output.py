@@ -186,7 +186,9 @@ class _Pieces:
             verdicts = await self._moderation.verdicts(OUTPUT, self._judged, list(texts.values()))
         except Refused as refused:
             if self._output.begun:
-                await self._output.finish(self._format.failure(refused.error))
+                record = self._judged.record
+                record.fail()
+                await self._output.finish(refused.error.event(record.route))
             else:
                 await self._output.refuse(refused)
             return False

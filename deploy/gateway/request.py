@@ -56,6 +56,11 @@ class RequestRecord:
     hung_up: bool = False
     """The client went away before that."""
 
+    def fail(self) -> None:
+        """The answer, which has begun, is ended with an error now. A complete one, or one that nobody takes, is not."""
+        if not (self.complete or self.hung_up):
+            self.failed = True
+
     @property
     def is_faulty(self) -> bool:
         """Whether a failure would be the request's own: vLLM fails while it still reads the body, or was refused."""

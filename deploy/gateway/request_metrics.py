@@ -1,8 +1,8 @@
 """Counts every request in the metrics of ``deploy.metrics``."""
 
-from deploy.gateway.observed import stages
+from deploy.gateway.observed import broken, stages
 from deploy.gateway.request import RequestRecord
-from deploy.metrics import HANG_UPS, ONGOING, REQUESTS, STAGE_SECONDS, TOKENS
+from deploy.metrics import BROKEN_ANSWERS, HANG_UPS, ONGOING, REQUESTS, STAGE_SECONDS, TOKENS
 
 
 def observe(record: RequestRecord) -> None:
@@ -16,6 +16,8 @@ def observe(record: RequestRecord) -> None:
     ONGOING.dec()
     key = record.key_name
     REQUESTS.labels(key, record.route, str(record.status)).inc()
+    if broken(record):
+        BROKEN_ANSWERS.labels(key, record.route).inc()
     # A request that produced nothing makes no time series.
     if record.prompt_tokens:
         TOKENS.labels(key, "prompt").inc(record.prompt_tokens)

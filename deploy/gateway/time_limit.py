@@ -47,7 +47,10 @@ class TimeLimit:
         finally:
             timer.cancel()
         if request.late and not request.complete:
-            count_refusal(current())
+            record = current()
+            count_refusal(record)
+            if record is not None and record.status:
+                record.fail()
             await request.end(scope, self._seconds)
 
 

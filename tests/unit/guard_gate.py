@@ -8,7 +8,7 @@ from deploy.gateway.body import ReadBody
 from deploy.gateway.guard import Guard
 from deploy.gateway.key_file import Key
 from deploy.gateway.moderation_client import Endpoint
-from deploy.gateway.request import current
+from deploy.gateway.request import RequestRecord, current
 from deploy.gateway.request_scope import RequestScope
 from deploy.settings import GuardSettings
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
@@ -25,7 +25,8 @@ class Gate:
         chosen = GuardSettings(safe_prompt_text=TEXT, **settings)
         judge = Endpoint(chosen) if chosen.moderation != "off" else None
         self.guard: App = Guard(app or self.upstream, chosen, judge)
-        self.app = RequestScope(ReadBody(self._keyed, LARGEST_BODY))
+        self.records: list[RequestRecord] = []
+        self.app = RequestScope(ReadBody(self._keyed, LARGEST_BODY), (self.records.append,))
 
     async def _keyed(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = current()

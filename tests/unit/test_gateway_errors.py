@@ -328,6 +328,14 @@ def test_an_exception_within_a_stream_ends_it_with_an_error_of_its_api(path: str
     assert (seen[-1].failed, broken(seen[-1])) == (True, True)
 
 
+@pytest.mark.parametrize("field", ["complete", "hung_up"])
+def test_an_exception_after_the_end_is_no_failure_of_the_answer(field: str) -> None:
+    record = RequestRecord("r-1", "POST", "/v1/completions")
+    setattr(record, field, True)
+    record.fail()
+    assert not record.failed
+
+
 def test_a_mistake_found_within_a_stream_is_told() -> None:
     mistake = b"data: " + vllm_error("Bad tool.", "BadRequestError", 400) + b"\n\n"
     response, record = streamed("/v1/chat/completions", [mistake, DONE])

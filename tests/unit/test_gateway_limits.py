@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from deploy.gateway.asgi import App, Receive, Scope, Send
 from deploy.gateway.errors import ApiError, Refused
 from deploy.gateway.limits import HeaderLimit, check_body, check_prompt
 from deploy.gateway.per_key import RequestsPerKey
-from deploy.gateway.request import current
+from deploy.gateway.request import Observer, RequestRecord, current
 from deploy.gateway.request_scope import RequestScope
 from deploy.gateway.stack import Gateway
 from deploy.gateway.time_limit import TimeLimit
@@ -244,7 +245,7 @@ class Slow:
             await Upstream(chunks=[b"null"])(scope, receive, send)
 
 
-def timed(app: App, path: str = CHAT, body: bytes | None = b"{}") -> Response:
+def timed(app: App, path: str = CHAT, body: bytes | None = b"{}", observers: Sequence[Observer] = ()) -> Response:
     """The response to a client that stays until the end; ``body`` of ``None`` never comes to its end."""
     response = Response()
 
@@ -257,7 +258,7 @@ def timed(app: App, path: str = CHAT, body: bytes | None = b"{}") -> Response:
         async def send(message: Any) -> None:
             response.messages.append(message)
 
-        await RequestScope(TimeLimit(app, 0.05))(scope_of(path), receive, send)
+        await RequestScope(TimeLimit(app, 0.05), observers)(scope_of(path), receive, send)
 
     asyncio.run(serve())
     return response
@@ -265,8 +266,9 @@ def timed(app: App, path: str = CHAT, body: bytes | None = b"{}") -> Response:
 
 def test_a_request_that_takes_too_long_is_answered_and_ended() -> None:
     app, before = Slow(), refusals()
-    response = timed(app)
-    assert app.told
+    seen: list[RequestRecord] = []
+    response = timed(app, observers=(seen.append,))
+    assert (app.told, seen[-1].failed) == (True, False)
     # The clients would send it again, to take as long.
     assert (response.status, response.headers["x-should-retry"]) == (504, "false")
     assert response.error == {
@@ -301,8 +303,9 @@ def test_a_stream_that_takes_too_long_ends_with_an_error_event(path: str, last: 
     app = Slow(b"data: 1\n\n", b"data: 2\n\n")
     error = {"message": "The request took longer than the 0.05 s that one may take.", "type": "server_error"}
     error |= {"param": None, "code": "timeout"}  # type: ignore[dict-item]
-    response = timed(app, path)
-    assert app.told
+    seen: list[RequestRecord] = []
+    response = timed(app, path, observers=(seen.append,))
+    assert (app.told, seen[-1].failed) == (True, True)
     assert (response.status, response.body) == (
         200,
         b"data: 1\n\ndata: 2\n\n" + last.replace(b"ERROR", json.dumps(error).encode()),

@@ -637,7 +637,10 @@ class TestOtherStreams:
     def test_a_failure_in_the_middle_is_an_error_event(self, stub: StubClassifier, path: str, kind: str) -> None:
         stub.dies_after = 1
         first, second = (event({"type": kind, "index": 0, "delta": letter * PIECE}, kind) for letter in "xy")
-        response = gate(stub, model(first, second)).ask({"input": "Hi", **USER}, path)
-        assert response.body.startswith(first + b"event: error\ndata: {")
+        served = gate(stub, model(first, second))
+        response = served.ask({"input": "Hi", **USER}, path)
+        assert response.body.startswith(first + b'event: error\ndata: {"type": "error", ')
         assert is_whole(response)
-        assert events(response)[1]["error"]["code"] == "moderation_unavailable"
+        error = events(response)[1]
+        assert error.get("error", error)["code"] == "moderation_unavailable"
+        assert served.records[-1].failed

@@ -1,6 +1,7 @@
 """Prevents: a request, a token or a hang-up that is counted twice, not at all, or for another key."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, generate_latest
@@ -88,6 +89,21 @@ def test_a_hang_up_counts_with_the_tokens_that_were_made(changes: Changes) -> No
     observe_both(served(hung_up=True, complete=False, completion_tokens=3))
     assert changes.of("hang_ups_total", key="team") == 1
     assert changes.of("tokens_total", key="team", kind="completion") == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "broken"),
+    [
+        ({"failed": True}, 1),
+        ({"complete": False}, 1),
+        ({"complete": False, "hung_up": True}, 0),
+        ({"status": 500}, 0),
+        ({}, 0),
+    ],
+)
+def test_an_answer_that_failed_after_its_200_is_counted(changes: Changes, fields: dict[str, Any], broken: int) -> None:
+    observe_both(served(**fields))
+    assert changes.of("broken_answers_total", key="team", route=CHAT) == broken
 
 
 def test_a_refused_request_makes_no_token_series(changes: Changes) -> None:
