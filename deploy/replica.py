@@ -15,6 +15,7 @@ from deploy.leases import SHARED_VARIABLE, lease_cores
 from deploy.machine import measure
 from deploy.quota_actor import book_for
 from deploy.serve_log import serve_log_kept
+from deploy.serve_host import listening_at, serve_host
 from deploy.settings import HardwareSettings, Settings
 
 logger = logging.getLogger("ray.serve")
@@ -55,7 +56,7 @@ class ModelReplica:
         if SHARED_VARIABLE in os.environ:
             keep_to_loopback()
         leave_requests_to_the_app()
-        resolved = Settings.model_validate(settings)
+        resolved = listening_at(await serve_host(), Settings.model_validate(settings))
         # First, because a file that cannot be used should not cost the minutes in which a model loads.
         gateway = Gateway(resolved, book_for(resolved))
         if resolved.hardware.device == "cpu":

@@ -14,7 +14,7 @@ class GatewaySettings(Group):
     keys: Literal["auto", "on", "off"] = option(
         "auto",
         "Whether requests need an API key. `auto`: when `gateway.keys_file` is given, or the server listens beyond "
-        "loopback.",
+        "loopback, on a Ray cluster where Ray Serve does.",
     )
     keys_file: Path | None = option(
         None,

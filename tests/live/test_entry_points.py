@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 import psutil
@@ -97,10 +98,12 @@ def test_serve_py_deploys_onto_the_cluster_that_ray_address_names(cluster: Clust
 
 
 @contextmanager
-def serve_run(*arguments: str, environment: dict[str, str]) -> Iterator[None]:
+def serve_run(
+    *arguments: str, environment: dict[str, str], errors: int | IO[bytes] = subprocess.DEVNULL
+) -> Iterator[None]:
     """`serve run` until the block ends; Ctrl-C then shuts Ray Serve down on the cluster."""
     command = [str(BIN / "serve"), "run", *arguments]
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=errors)
     try:
         yield
     finally:
@@ -124,3 +127,15 @@ def test_serve_run_takes_the_config_file(cluster: Cluster, tmp_path: Path) -> No
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
     with serve_run(str(tmp_path / "serve.yaml"), environment=cluster.environment):
         eventually(lambda: "Paris" in paris(f"http://127.0.0.1:{port}"), 200, "the model answers")
+
+
+def test_ray_serve_that_listens_beyond_loopback_needs_keys(cluster: Cluster, tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "configs" / "serve.yaml").read_text())
+    config["http_options"] |= {"host": "0.0.0.0", "port": free_port()}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as errors,
+        serve_run(str(tmp_path / "serve.yaml"), environment=cluster.environment, errors=errors),
+    ):
+        eventually(lambda: "server.host is 0.0.0.0" in log.read_text(errors="replace"), 200, "the replica refuses")

@@ -10,6 +10,7 @@ from deploy import cli
 from deploy.errors import UsageError
 from deploy.gateway.stack import Gateway, check, check_files
 from deploy.machine import Machine
+from deploy.serve_host import listening_at
 from deploy.settings import Settings
 from deploy.strict_yaml import parse_yaml
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
@@ -44,6 +45,29 @@ def test_beyond_loopback_keys_are_required_unless_they_are_off(host: str) -> Non
     assert required(host, "auto")
     assert required(host, "on")
     assert not required(host, "off")
+
+
+@pytest.mark.parametrize(
+    ("serve_host", "host", "keys", "needed"),
+    [
+        ("0.0.0.0", "127.0.0.1", "auto", True),
+        ("10.0.0.5", "127.0.0.1", "auto", True),
+        ("127.0.0.1", "127.0.0.1", "auto", False),
+        ("localhost", "127.0.0.1", "auto", False),
+        # HAProxy listens there, where serve.py starts Ray itself.
+        ("127.0.0.1", "0.0.0.0", "auto", True),
+        (None, "127.0.0.1", "auto", False),
+        ("0.0.0.0", "127.0.0.1", "off", False),
+    ],
+)
+def test_on_a_cluster_keys_are_required_where_ray_serve_listens_beyond_loopback(
+    serve_host: str | None, host: str, keys: str, needed: bool
+) -> None:
+    resolved = listening_at(serve_host, settings(server={"host": host}, gateway={"keys": keys}))
+    assert resolved.keys_required is needed
+    if needed:
+        with pytest.raises(UsageError, match=r"gateway\.keys-file .*gateway\.keys off"):
+            check(resolved)
 
 
 @pytest.mark.parametrize(("written", "meant"), [("off", "off"), ("on", "on"), ('"off"', "off"), ("auto", "auto")])
