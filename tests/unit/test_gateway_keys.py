@@ -1,8 +1,10 @@
 """Prevents: a request let in without a valid key, a route that slips in open, and a key that shows up in a log."""
 
 import asyncio
+import hmac
 import logging
 from datetime import UTC, datetime, timedelta
+from hmac import compare_digest
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,21 @@ class TestWhoGetsIn:
     def test_the_app_never_sees_the_key(self, gate: Gate, token: str) -> None:
         gate.ask(scope_of(CHAT, {"authorization": f"Bearer {token}", "x-api-key": token, "accept": "*/*"}))
         assert [name for name, _ in gate.upstream.scopes[0]["headers"]] == [b"accept", b"x-request-id"]
+
+    @pytest.mark.parametrize("tail", ["", "x", "\xff"])
+    def test_whole_keys_are_compared_by_their_hashes_in_constant_time(
+        self, gate: Gate, token: str, tail: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compared: list[tuple[str, str]] = []
+
+        def compare(given: str, known: str) -> bool:
+            compared.append((given, known))
+            return compare_digest(given, known)
+
+        monkeypatch.setattr(hmac, "compare_digest", compare)
+        response = gate.ask(scope_of(CHAT, {"authorization": f"Bearer {token}{tail}"}))
+        assert response.status == (401 if tail else 200)
+        assert compared == [(digest(f"{token}{tail}".encode("latin-1")), digest(token.encode()))]
 
     @pytest.mark.parametrize(
         "headers",
