@@ -14,8 +14,8 @@ from deploy.gateway.stack import Gateway
 from deploy.leases import SHARED_VARIABLE, lease_cores
 from deploy.machine import measure
 from deploy.quota_actor import book_for
-from deploy.serve_log import serve_log_kept
 from deploy.serve_host import listening_at, serve_host
+from deploy.serve_log import serve_log_kept
 from deploy.settings import HardwareSettings, Settings
 
 logger = logging.getLogger("ray.serve")
