@@ -13,14 +13,21 @@ from deploy.loading import load
 from deploy.schema import schema_of
 from deploy.settings import Settings
 
-JUNK = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
+INTERNAL = ("pydantic", "https://", "Traceback", "extra_forbidden")
+
+
+def is_plain(text: str) -> bool:
+    """A message repeats the value that was wrong, and Hypothesis tries words that it finds in our own modules."""
+    return not any(word in text for word in INTERNAL)
+
+
+JUNK = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12).filter(is_plain)
 KEYS = st.sampled_from([*schema_of().leaves, *schema_of().groups, "engine.x"]) | JUNK
 FLAGS = st.sampled_from([flag for leaf in schema_of().leaves.values() for flag in (leaf.flag, leaf.dotted_flag)])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | JUNK
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(JUNK | KEYS, inner, max_size=3)
 )
-NOT_PLAIN = ("pydantic", "https://", "Traceback", "extra_forbidden", "\n")
 
 bounded = settings(
     max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -36,7 +43,7 @@ def loads_or_is_refused(arguments: dict[str, Any] | None = None, **keywords: Any
         message = "fine"
         assert isinstance(loaded, Settings)
     assert message
-    assert [word for word in NOT_PLAIN if word in message] == []
+    assert [word for word in (*INTERNAL, "\n") if word in message] == []
 
 
 @bounded
@@ -65,7 +72,7 @@ def test_any_arguments_load_or_are_refused(arguments: dict[str, Any]) -> None:
 
 
 @bounded
-@given(JUNK | st.text(max_size=40) | st.dictionaries(KEYS, VALUES, max_size=4).map(yaml.safe_dump))
+@given(JUNK | st.text(max_size=40).filter(is_plain) | st.dictionaries(KEYS, VALUES, max_size=4).map(yaml.safe_dump))
 @example("&a {engine: *a}")
 @example("vllm: &a {dtype: *a}")
 @example("? [1]\n: 2")
