@@ -32,8 +32,8 @@ def test_a_controller_that_is_killed_comes_back_to_the_replica_that_runs(deploym
     )
     reader.join(timeout=120)
     after = Stream()
-    after.run(deployment.url, STORY, 1500)
-    assert [(each.done, each.tokens, each.error) for each in (before, after)] == [(True, 400, ""), (True, 1500, "")]
+    after.run(deployment.url, STORY, 600)
+    assert [(each.done, each.tokens, each.error) for each in (before, after)] == [(True, 400, ""), (True, 600, "")]
     assert deployment.named(r"^VLLM::EngineCore") == engines
     assert len(deployment.named(r"^ray::ServeReplica")) == 1
 
