@@ -100,7 +100,7 @@ class QuotaBook:
 
     async def charge(self, key_name: str, tokens_per_minute: int, tokens: int) -> None:
         """See ``Book.charge``."""
-        first, _ = self._running(key_name)
+        first, _ = token_window(key_name, self._window_s)
         for index in range(first, first + MOST_AHEAD + 1):
             if tokens <= 0:
                 return
@@ -119,7 +119,7 @@ class QuotaBook:
 
     async def _tokens(self, key_name: str, limit: int) -> Window:
         """The window that runs, and how many from it on are used up."""
-        first, rest_s = self._running(key_name)
+        first, rest_s = token_window(key_name, self._window_s)
         used_up = 0
         used = now = await self._storage.get(self._name("tokens", key_name, limit, first))
         while used >= limit and used_up <= MOST_AHEAD:
@@ -129,20 +129,21 @@ class QuotaBook:
         wait_s = self._wait_s(reset_s, max(1, used_up))
         return Window(limit, max(0, limit - now), reset_s, wait_s, exhausted=used_up > 0)
 
-    def _running(self, key_name: str) -> tuple[int, float]:
-        """Number of the window of tokens that runs, and in how many seconds it ends.
-
-        Those of different keys end at different times: whoever waits for an end comes when it has come.
-        """
-        number, passed_s = divmod(time.time() + zlib.crc32(key_name.encode()) % self._window_s, self._window_s)
-        return int(number), self._window_s - passed_s
-
     def _wait_s(self, reset_s: float, windows: int) -> int:
         # One window is not waited for longer than it lasts: older clients of Anthropic ignore more than 60 s.
         return min(self._window_s * windows, math.ceil(reset_s + _ROUNDING_S))
 
     def _name(self, kind: Kind, key_name: str, limit: int, *number: int) -> str:
         return "/".join(map(str, (kind, key_name, limit, self._window_s, *number)))
+
+
+def token_window(key_name: str, window_s: int = WINDOW_S) -> tuple[int, float]:
+    """Number of the key's window of tokens that runs, and in how many seconds it ends.
+
+    Those of different keys end at different times: whoever waits for an end comes when it has come.
+    """
+    number, passed_s = divmod(time.time() + zlib.crc32(key_name.encode()) % window_s, window_s)
+    return int(number), window_s - passed_s
 
 
 def redis_book(settings: QuotaSettings, window_s: int = WINDOW_S) -> QuotaBook:
