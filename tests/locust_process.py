@@ -11,6 +11,8 @@ from loadtest._run_data import RunData
 from loadtest._schema import Summary
 
 ROOT = Path(__file__).resolve().parents[1]
+FAST = ("--ttft-s", "0.01", "--itl-s", "0.001")
+"""Flags of a mock server whose answers a test need not wait for."""
 
 
 def command(host: str, *flags: str) -> list[str]:

@@ -1,11 +1,14 @@
-"""Fixtures of the unit tests: an environment that holds none of the developer's own settings."""
+"""Fixtures of the unit tests: an environment without the developer's own settings, and a server for load tests."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from deploy.settings import ENV_PREFIX
+from loadtest._mock_process import mock_server
+from tests.locust_process import FAST
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +26,16 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], Non
             monkeypatch.setenv(ENV_PREFIX + name, value)
 
     return set_all
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[str]:
+    """The URL of a mock server that answers fast."""
+    with mock_server(*FAST) as url:
+        yield url
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    """Where a load test writes its report."""
+    return tmp_path / "report"

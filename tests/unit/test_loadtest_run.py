@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +19,11 @@ import pytest
 import yaml
 
 from loadtest._mock_process import mock_server, read_truth
-from tests.locust_process import ROOT, command, locust, reported
+from tests.locust_process import FAST, ROOT, command, locust, reported
 from tests.unit.test_loadtest_arrivals import CRITICAL, kolmogorov_smirnov
 
-FAST = ("--ttft-s", "0.01", "--itl-s", "0.001")
 DEAD = "http://127.0.0.1:9"
 """Nobody listens on the discard port."""
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[str]:
-    with mock_server(*FAST) as url:
-        yield url
-
-
-@pytest.fixture
-def report(tmp_path: Path) -> Path:
-    return tmp_path / "report"
 
 
 def write(path: Path, **values: object) -> str:

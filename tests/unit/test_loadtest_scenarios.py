@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +22,9 @@ from loadtest._mock_process import mock_server, read_truth
 from loadtest._request import ClockAnchor
 from loadtest._run_data import RunData
 from loadtest._schema import Summary
-from tests.locust_process import ROOT, locust, reported
+from tests.locust_process import FAST, ROOT, locust, reported
 
-FAST = ("--ttft-s", "0.01", "--itl-s", "0.001")
 OPEN = ("--arrivals", "constant", "-t", "2s", "--warmup", "0")
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[str]:
-    with mock_server(*FAST) as url:
-        yield url
-
-
-@pytest.fixture
-def report(tmp_path: Path) -> Path:
-    return tmp_path / "report"
 
 
 def run(host: str, report: Path, *flags: str) -> tuple[RunData, Summary]:
