@@ -75,6 +75,8 @@ class ActorBook:
             "lifetime": "detached",
             "num_cpus": 0,
             "max_restarts": -1,
+            # Not in the placement group of the replica that starts it, with which Ray would end it for good.
+            "scheduling_strategy": "DEFAULT",
         }
         self._actor = ray.remote(QuotaActor).options(**options).remote()
         return self._actor

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 
@@ -33,6 +34,9 @@ def free_port() -> int:
 class Deployment:
     """A running ``serve.py``. ``stdout`` and ``stderr`` collect whole lines as they come."""
 
+    running: ClassVar[set["Deployment"]] = set()
+    """Those that have not been waited for: where a test fails, they are described."""
+
     def __init__(self, *flags: str, port: int | None = None, environment: dict[str, str] | None = None) -> None:
         self.port = port or free_port()
         self.stdout: list[str] = []
@@ -51,6 +55,7 @@ class Deployment:
         ]
         for reader in self._readers:
             reader.start()
+        self.running.add(self)
 
     def _read(self, stream: Iterator[str], lines: list[str]) -> None:
         for line in stream:
@@ -92,8 +97,32 @@ class Deployment:
                 continue
         return found
 
+    def engines(self) -> list[psutil.Process]:
+        return self.named(r"^VLLM::EngineCore")
+
+    def serving_ports(self) -> set[int]:
+        """Ports on which replicas' HTTP servers have answered at least one request of HAProxy's."""
+        ports = set()
+        for process in self.named(r"^ray::ServeReplica"):
+            # A command that a replica is about to run bears the replica's name for a moment.
+            with suppress(psutil.NoSuchProcess):
+                for connection in process.net_connections(kind="tcp"):
+                    if connection.status == psutil.CONN_ESTABLISHED and 20000 <= connection.laddr.port < 30000:
+                        ports.add(connection.laddr.port)
+        return ports
+
+    def describe(self) -> str:
+        """The processes that run now and the end of what serve.py wrote, for whoever reads why a test failed."""
+        lines = []
+        for process in self.family():
+            with suppress(psutil.Error):
+                command = " ".join(process.cmdline())[:100]
+                lines.append(f"{process.pid} of {process.ppid()} {process.status()} {command}")
+        return "\n".join([*lines, *self.stderr[-60:]])
+
     def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
         code = self.process.wait(timeout=timeout_s)
+        self.running.discard(self)
         for reader in self._readers:
             reader.join(timeout=10)
         return code

@@ -7,10 +7,9 @@ import httpx
 import pytest
 
 from tests.live.deployment import Deployment, eventually, serving
-from tests.live.streams import Stream, start_stream
+from tests.live.streams import STORY, Stream, start_stream
 
 pytestmark = pytest.mark.live
-STORY = "Write a long story about a lighthouse keeper."
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,7 @@ def deployment() -> Iterator[Deployment]:
 
 def test_a_controller_that_is_killed_comes_back_to_the_replica_that_runs(deployment: Deployment) -> None:
     """As when the head pod is lost while Redis keeps the state. One that takes the replica for dead starts another."""
-    engines = deployment.named(r"^VLLM::EngineCore")
+    engines = deployment.engines()
     (controller,) = deployment.named(r"^ray::ServeController")
     before, reader = start_stream(deployment.url, STORY, 400)
     controller.kill()
@@ -34,16 +33,16 @@ def test_a_controller_that_is_killed_comes_back_to_the_replica_that_runs(deploym
     after = Stream()
     after.run(deployment.url, STORY, 600)
     assert [(each.done, each.tokens, each.error) for each in (before, after)] == [(True, 400, ""), (True, 600, "")]
-    assert deployment.named(r"^VLLM::EngineCore") == engines
+    assert deployment.engines() == engines
     assert len(deployment.named(r"^ray::ServeReplica")) == 1
 
 
 def test_a_replica_whose_engine_hangs_is_replaced(deployment: Deployment) -> None:
-    (engine,) = deployment.named(r"^VLLM::EngineCore")
+    (engine,) = deployment.engines()
     engine.send_signal(signal.SIGSTOP)
     eventually(lambda: not engine.is_running(), 120, "the engine that hangs is ended")
     assert answers(deployment)
-    assert len(deployment.named(r"^VLLM::EngineCore")) == 1
+    assert len(deployment.engines()) == 1
 
 
 def answers(deployment: Deployment) -> bool:

@@ -44,7 +44,7 @@ def application(ray: Any) -> Iterator[str]:
 
 
 def take(book: ActorBook, requests: int | None, tokens: int | None = None) -> Verdict:
-    return asyncio.run(book.take("team", requests, tokens))
+    return asyncio.run(asyncio.wait_for(book.take("team", requests, tokens), timeout=60))
 
 
 def test_two_books_share_their_counts_and_no_request_passes_twice(application: str) -> None:
@@ -88,6 +88,25 @@ def test_an_actor_that_was_ended_is_made_anew_by_whoever_asks_next(ray: Any, app
     with pytest.raises(ray.exceptions.RayActorError):
         take(book, 1)
     assert not take(book, 1).exhausted
+
+
+def test_an_actor_outlives_the_replica_that_started_it(ray: Any, application: str) -> None:
+    """Ray Serve puts each replica into a placement group, and what it starts too, unless that says where it belongs."""
+    from ray.util import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    class Replica:
+        async def take(self) -> bool:
+            return (await ActorBook(application).take("team", 1, None)).exhausted != {}
+
+    group = placement_group([{"CPU": 1}])
+    place = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+    replica = ray.remote(Replica).options(num_cpus=1, scheduling_strategy=place).remote()
+    assert not ray.get(replica.take.remote(), timeout=60)
+    remove_placement_group(group)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(replica.take.remote(), timeout=60)
+    assert take(ActorBook(application), 1).exhausted
 
 
 def test_ending_an_actor_that_is_not_there_is_nothing(ray: Any) -> None:

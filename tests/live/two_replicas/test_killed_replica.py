@@ -1,0 +1,104 @@
+"""Prevents: a killed replica that costs more than its own streams, stays away, or has its usage lost or doubled."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.live.deployment import Deployment, eventually
+from tests.live.gateway.guarded import Guarded, report
+from tests.live.streams import Load, load
+from tests.live.two_replicas.conftest import PROGRESS_S
+from tests.live.two_replicas.usage_lines import lines_of
+
+pytestmark = pytest.mark.live
+AT_ONCE = 6
+LONG = 600
+"""Tokens of a stream that is still running when its replica is killed a few seconds after its first token."""
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A load during which one of two replicas was killed and came back.
+
+    ``tokens``: of the streams that were cut, those that had come two periods of the usage log before.
+    """
+
+    load: Load
+    at: float
+    tokens: int
+
+
+def share_no_core(processes: list[psutil.Process]) -> bool:
+    first, second = (set(process.cpu_affinity()) for process in processes)
+    return not first & second
+
+
+def kill_a_replica(deployment: Deployment) -> float:
+    """Kill one and wait until it has come back; returns when it was killed."""
+    victim = deployment.named(r"^ray::ServeReplica")[0]
+    orphans = victim.children(recursive=True)
+    victim.kill()
+    killed = time.monotonic()
+    eventually(lambda: not any(process.is_running() for process in orphans), 120, "its processes end")
+    eventually(lambda: len(deployment.engines()) == 2, 120, "it returns")
+    eventually(lambda: len(deployment.serving_ports()) == 2, 120, "it serves again")
+    return killed
+
+
+@pytest.fixture(scope="module")
+def killed(pair: Guarded) -> Killed:
+    with load(pair.server.url, AT_ONCE, LONG, pair.key) as running:
+        first = [stream for _, stream in running.streams[:AT_ONCE]]
+        eventually(lambda: all(stream.chunks > 20 for stream in first), 180, "all six stream")
+        before = [stream.chunks for stream in first]
+        # Everything that came by now is written down by then.
+        time.sleep(2 * PROGRESS_S)
+        at = kill_a_replica(pair.server)
+        time.sleep(5)
+    cut = sum(chunks for stream, chunks in zip(first, before, strict=True) if not stream.done)
+    return Killed(running, at, cut)
+
+
+def test_each_of_two_replicas_has_cores_of_its_own(pair: Guarded) -> None:
+    assert share_no_core(pair.server.engines())
+
+
+def test_only_its_own_streams_are_cut(killed: Killed) -> None:
+    assert killed.load.broken(since=killed.at) == []
+    # HAProxy gives each of the two replicas three of the six.
+    assert len(killed.load.broken()) == AT_ONCE / 2
+    print(f"of 6 streams in flight were cut: {sorted(set(killed.load.broken()))}")
+
+
+def test_it_comes_back_on_its_own_cores(killed: Killed, pair: Guarded) -> None:
+    assert killed.at > 0
+    assert share_no_core(pair.server.engines())
+
+
+def test_the_usage_log_holds_every_stream_once(killed: Killed, pair: Guarded) -> None:
+    streams, cut = len(killed.load.streams), len(killed.load.broken())
+    counted = (streams, cut, 0)
+
+    def row_of_free() -> dict[str, Any]:
+        (row,) = [row for row in report(pair.usage) if row["key"] == "free"]
+        return row
+
+    def counts() -> tuple[int, ...]:
+        row = row_of_free()
+        return tuple(row[name] for name in ("requests", "unfinished", "errors"))
+
+    # The end of a stream is written down a moment after the client saw it.
+    eventually(lambda: counts() == counted, 10, f"requests, unfinished and errors are {counted}")
+    lines = [line for own in lines_of(pair.usage, "free").values() for line in own]
+    last = {line["record"]: line for line in lines}
+    assert [line["completion_tokens"] for line in last.values() if line["final"]] == [LONG] * (streams - cut)
+    # Those that were cut count what was written down, once.
+    written = [line["completion_tokens"] for line in last.values() if not line["final"]]
+    assert killed.tokens <= sum(written) <= cut * LONG
+    assert row_of_free()["completion_tokens"] == sum(line["completion_tokens"] for line in last.values())
+    more = {"model": "demo", "prompt": "Hi there", "max_tokens": 2}
+    assert pair.post("/v1/completions", more).status_code == 200
+    eventually(lambda: row_of_free()["requests"] == streams + 1, 10, "the next request is counted beside them")

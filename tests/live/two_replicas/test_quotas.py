@@ -1,0 +1,49 @@
+"""Prevents: replicas that count a quota apart, and a stated wait that is not true."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from deploy.gateway.quota_book import token_window
+from tests.live.deployment import eventually
+from tests.live.gateway.guarded import Guarded
+from tests.live.two_replicas.conftest import QUOTA
+from tests.live.two_replicas.usage_lines import lines_of
+
+pytestmark = pytest.mark.live
+TOKENS_QUOTA = 40
+COMPLETION = {"model": "demo", "prompt": "Hi there", "max_tokens": 10, "ignore_eos": True}
+LONGEST_TOKENS_S = 20
+"""What the charging of tokens takes at most; it must not go on into the next window."""
+
+
+def test_a_quota_holds_over_both_replicas_and_the_wait_that_is_told_is_true(pair: Guarded) -> None:
+    limited = pair.restricted
+    with ThreadPoolExecutor(2 * QUOTA) as pool:
+        answers = list(pool.map(lambda _: pair.post("/v1/completions", COMPLETION, limited), range(2 * QUOTA)))
+    assert Counter(answer.status_code for answer in answers) == {200: QUOTA, 429: QUOTA}
+    eventually(lambda: len(lines_of(pair.usage, "limited")) == 2, 10, "both replicas wrote down their part")
+    told = max(int(answer.headers["retry-after"]) for answer in answers if answer.status_code == 429)
+    assert 1 <= told <= 60
+    time.sleep(told)
+    assert pair.post("/v1/completions", COMPLETION, limited).status_code == 200
+
+
+def test_tokens_are_charged_over_both_replicas(pair: Guarded) -> None:
+    key = pair.new_key("--name", "tokens", "--tokens-per-minute", str(TOKENS_QUOTA))
+    # A replica looks at the key file at most once a second.
+    time.sleep(1.1)
+    _, rest_s = token_window("tokens")
+    if rest_s < LONGEST_TOKENS_S:
+        time.sleep(rest_s)
+    answers = []
+    for _ in range(6):
+        answers.append(pair.post("/v1/completions", COMPLETION, key))
+        # The charge follows the answer.
+        time.sleep(0.2)
+    # Each takes 12 of the 40, and any rest admits.
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429, 429]
+    left = [answer.headers["x-ratelimit-remaining-tokens"] for answer in answers]
+    assert left == ["40", "28", "16", "4", "0", "0"]
