@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtest._errors import LoadTestError
+from loadtest._errors import INTERRUPTED, LoadTestError
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""The one error that the command line shows as a sentence."""
+"""The one error that the command line shows as a sentence, and the exit code of what was interrupted."""
+
+INTERRUPTED = 130
+"""As a shell reports a program that SIGINT ended: 128 and the signal's number."""
 
 
 class LoadTestError(Exception):

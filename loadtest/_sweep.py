@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from loadtest._errors import LoadTestError
+from loadtest._errors import INTERRUPTED, LoadTestError
 from loadtest._locust_runner import LocustRunner
 from loadtest._print import amount
 from loadtest._run_data import shown_command
@@ -29,6 +29,7 @@ ENDED: dict[EndedBy, str] = {
     "high": "the highest rate passes: raise --high",
     "budget": "the time is spent: raise --budget",
     "untrusted": "the last rate could not be measured, for the reason beside its trials",
+    "interrupted": "it was interrupted, and its last trial does not count",
 }
 
 
@@ -76,7 +77,10 @@ def run(arguments: argparse.Namespace, passthrough: list[str]) -> int:
             return locust(rate, number)
 
     search = Search(trial, plan, time.monotonic, lambda one: console.print(line(one), highlight=False, soft_wrap=True))
-    ended_by = search.search()
+    try:
+        ended_by = search.search()
+    except KeyboardInterrupt:
+        ended_by = "interrupted"
     result = outcome(search, ended_by, arguments.host, arguments.slo, shown_command(sys.argv))
     save(result, arguments.report)
     for text in conclusion(result):
@@ -148,7 +152,12 @@ def _limit(sweep: Sweep) -> list[str]:
 
 
 def exit_code(sweep: Sweep) -> int:
-    """0: a rate was found. 1: the lowest one fails. 3: a rate could not be measured, or there was no time for any."""
+    """0: a rate was found. 1: the lowest one fails. 3: a rate could not be measured, or there was no time for any.
+
+    130: it was interrupted.
+    """
+    if sweep.ended_by == "interrupted":
+        return INTERRUPTED
     if sweep.ended_by == "untrusted":
         return UNTRUSTED
     if sweep.sustainable is not None:

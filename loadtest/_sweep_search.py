@@ -12,7 +12,7 @@ from loadtest._schema import Level, Part, Summary
 
 STEADY_STATE = "steady state"
 """What a rate missed at which the queue kept growing, whatever its objectives say so far."""
-EndedBy = Literal["precision", "low", "high", "budget", "untrusted"]
+EndedBy = Literal["precision", "low", "high", "budget", "untrusted", "interrupted"]
 
 Runner = Callable[[float, int], Summary]
 """Runs one trial: (requests/s, number of the trial from 0). Raises TrialError where it could not be measured."""

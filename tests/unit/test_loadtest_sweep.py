@@ -309,6 +309,22 @@ def test_a_wrong_option_of_a_sweep_is_one_sentence(
     assert capsys.readouterr().err.startswith(f"loadtest sweep: {mistake}")
 
 
+def test_an_interrupted_sweep_keeps_its_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: LocustRunner, rate: float, number: int) -> Summary:
+        if number == 2:
+            raise KeyboardInterrupt
+        return summary_of(rate < 1)
+
+    monkeypatch.setattr(LocustRunner, "__call__", run)
+    assert main(["sweep", *HOST, "--repeats", "3", "--report", str(tmp_path)]) == 130
+    sweep = load(tmp_path)
+    assert [(trial.rate, trial.passed) for trial in sweep.trials] == [(0.5, True), (1.0, False)]
+    assert (sweep.ended_by, sweep.sustainable) == ("interrupted", 0.5)
+    assert "it was interrupted, and its last trial does not count" in capsys.readouterr().out
+
+
 def test_a_trial_is_one_open_loop_run_of_locust(tmp_path: Path) -> None:
     runner = LocustRunner("http://server", [OBJECTIVE, "error_rate<1%"], "poisson", 29.5, 5.0, 7, tmp_path, ["Chat"])
     assert runner.command(12.5, 3, tmp_path / "x") == [

@@ -15,6 +15,8 @@ from tests.live.gateway.guarded import QUESTION, Guarded
 pytestmark = pytest.mark.live
 CHAT: Any = {"model": "demo", "messages": QUESTION, "max_tokens": 1}
 LARGE: Any = CHAT | {"messages": [{"role": "user", "content": "x" * 5_000_000}]}
+TOO_LONG = "word " * 9000
+"""More tokens than the model's context holds."""
 UNKNOWN_KEY = "ms-00000000-wrong"
 
 
@@ -115,3 +117,21 @@ def test_clients_wait_as_long_as_they_are_told_before_they_try_again(
     assert (first, told, second) == (503, "5", 200)
     # Without having been told they would try again within a second.
     assert answered_at - refused_at >= 5
+
+
+@pytest.mark.parametrize(
+    ("route", "content"),
+    [
+        ("/v1/responses", {"input": TOO_LONG}),
+        ("/v1/completions", {"prompt": TOO_LONG}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": TOO_LONG}]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": TOO_LONG}], "max_tokens": 1}),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_refused_before_a_stream_begins(
+    guarded: Guarded, route: str, content: dict[str, Any]
+) -> None:
+    answer = guarded.post(route, {"model": "demo", "stream": True, **content})
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["error"]["type"] == "invalid_request_error"
