@@ -26,8 +26,8 @@ $(STAMP): requirements/$(DEVICE).txt requirements/dev.txt
 serve: setup ## Serve the demo model on PORT (default 8000); FLAGS= adds serve.py's flags
 	@$(BIN)/python serve.py --port $(PORT) $(FLAGS)
 
-test: setup ## Every test: fast ones, the chart and pages in Chromium first, then live ones with the real engine
-	$(BIN)/python -m pytest $(TWO_AT_A_TIME) tests/unit tests/chart tests/browser
+test: setup ## Every test: first those that need no server of ours, then live ones with the real engine
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME) tests/unit tests/libraries tests/chart tests/browser
 	$(BIN)/python -m pytest tests/live -m "live and not rehearsal"
 
 test-unit: setup ## Fast tests only

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 WINDOW = 1024
 CHUNK = 512
 NEW_TOKENS = 32
-LONG = 4000
+LONG = 2600
 """Tokens of the prompt whose KV blocks are counted: far more than the window and one chunk."""
 FLAGS = ("--dtype", "float32", "--vllm.max-num-batched-tokens", str(CHUNK), "--kv-cache-gib", "1", "--profile", "demo")
 

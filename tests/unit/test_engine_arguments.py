@@ -1,7 +1,7 @@
 """Prevents an engine argument that vLLM does not know, or does not take, from being noticed only after minutes.
 
-A small package named vllm stands in for the real one, whose import takes seconds; tests/live/test_engine_arguments.py
-asks the real one.
+A small package named vllm stands in for the real one, whose import takes seconds; the module of this name in
+tests/libraries asks the real one.
 """
 
 import sys

@@ -26,7 +26,6 @@ from deploy.gateway.request_scope import RequestScope
 from deploy.settings import QuotaSettings
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
 
-pytestmark = pytest.mark.live
 PASSWORD = "correct horse"
 ODD_NAMES = ["", "a", "a/1", "a b", "ä/ö", "{a}", "*", "a:b", "\n", "x" * 5000]
 

@@ -13,8 +13,6 @@ from deploy import profiles
 from deploy.engine_arguments import known_names, mistakes
 from deploy.loading import load
 
-pytestmark = pytest.mark.live
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -21,8 +21,6 @@ from deploy.llm import engine_arguments
 from deploy.loading import load
 from deploy.settings import Settings
 
-pytestmark = pytest.mark.live
-
 every_profile = pytest.mark.parametrize("name", profiles.shipped())
 NF4 = "mistral-7b-4bit"
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}

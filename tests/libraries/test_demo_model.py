@@ -9,8 +9,6 @@ import pytest
 from deploy.model import inspect, prepare
 from deploy.settings import Settings
 
-pytestmark = pytest.mark.live
-
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:

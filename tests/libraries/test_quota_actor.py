@@ -15,7 +15,6 @@ from deploy.gateway.quota_book import Verdict
 from deploy.quota_actor import NAMESPACE, ActorBook, actor_name, end_quota_actor
 from tests.live.deployment import eventually
 
-pytestmark = pytest.mark.live
 APPLICATION = "counted"
 
 
