@@ -98,7 +98,16 @@ class Deployment:
         return found
 
     def engines(self) -> list[psutil.Process]:
-        return self.named(r"^VLLM::EngineCore")
+        """The engines, as children of their replicas' fork servers.
+
+        Their title is no sign of them: setproctitle finds no place for one where the first variable of the environment
+        has been set anew, and in which order Ray hands the variables to a replica is chance.
+        """
+        replicas = {process.pid for process in self.named(r"^ray::ServeReplica")}
+        fork_servers = {
+            process.pid for process in self.named(r"multiprocessing\.forkserver") if _parent(process) in replicas
+        }
+        return [process for process in self.family() if _parent(process) in fork_servers]
 
     def serving_ports(self) -> set[int]:
         """Ports on which replicas' HTTP servers have answered at least one request of HAProxy's."""
@@ -131,6 +140,13 @@ class Deployment:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.wait()
+
+
+def _parent(process: psutil.Process) -> int | None:
+    """Process id of the parent; ``None`` where the process has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return process.ppid()
+    return None
 
 
 @contextmanager
