@@ -19,6 +19,7 @@ class Stream:
     """One streamed completion: ``done`` when the server ended it properly, ``error`` when anything else did."""
 
     tokens: int = 0
+    prompt_tokens: int = 0
     done: bool = False
     error: str = ""
     status: int = 0
@@ -59,7 +60,7 @@ class Stream:
             self.chunks += 1
             usage = json.loads(line.removeprefix("data: ")).get("usage")
             if usage:
-                self.tokens = usage["completion_tokens"]
+                self.tokens, self.prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
 
 
 def start_stream(url: str, prompt: str, max_tokens: int) -> tuple[Stream, threading.Thread]:

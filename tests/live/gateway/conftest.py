@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.live.deployment import serving
-from tests.live.gateway.guarded import Guarded, new_key
+from tests.live.gateway.guarded import Guarded, guarded_server
 
 LONGEST_S = 20
 """Time that one request may take here: longer than every request that is to succeed."""
@@ -13,12 +12,8 @@ LONGEST_S = 20
 
 @pytest.fixture(scope="package")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    directory = tmp_path_factory.mktemp("gateway")
-    file, usage = directory / "keys.yaml", directory / "usage"
-    key = new_key(file, "--name", "team")
-    restricted = new_key(file, "--name", "restricted", "--models", "another-model")
-    flags = ["--gateway.keys-file", str(file), "--gateway.open-metrics", "--usage.directory", str(usage)]
-    flags += ["--usage.progress-s", "1", "--log.format", "json", "--limits.request-s", str(LONGEST_S)]
-    flags += ["--limits.requests-per-key", "8"]
-    with serving(*flags) as server:
-        yield Guarded(server, file, usage, key, restricted, [key, restricted])
+    flags = ["--gateway.open-metrics", "--usage.progress-s", "1", "--log.format", "json"]
+    flags += ["--limits.request-s", str(LONGEST_S), "--limits.requests-per-key", "8"]
+    restricted = ("restricted", "--models", "another-model")
+    with guarded_server(tmp_path_factory.mktemp("gateway"), ("team",), restricted, *flags) as server:
+        yield server

@@ -18,7 +18,7 @@ from deploy import keys, usage
 from deploy.cluster import RunDirectory
 from deploy.proxy import DRAINING
 from deploy.proxy_admin import command
-from tests.live.deployment import Deployment
+from tests.live.deployment import Deployment, serving
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -120,3 +120,14 @@ class Guarded:
     def access_lines(self) -> list[dict[str, Any]]:
         """The lines of the access log so far."""
         return [json.loads(line) for line in self.server.stderr if line.startswith('{"time":')]
+
+
+@contextlib.contextmanager
+def guarded_server(
+    directory: Path, key: tuple[str, ...], restricted: tuple[str, ...], *flags: str
+) -> Iterator[Guarded]:
+    """A server with two keys, made of a name and further arguments; key file and usage log are in ``directory``."""
+    file, usage = directory / "keys.yaml", directory / "usage"
+    first, second = (new_key(file, "--name", *arguments) for arguments in (key, restricted))
+    with serving("--gateway.keys-file", str(file), "--usage.directory", str(usage), *flags) as server:
+        yield Guarded(server, file, usage, first, second, [first, second])

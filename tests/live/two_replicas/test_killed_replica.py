@@ -57,6 +57,7 @@ def killed(pair: Guarded) -> Killed:
         # Everything that came by now is written down by then.
         time.sleep(2 * PROGRESS_S)
         at = kill_a_replica(pair.server)
+        # Streams that begin now go to the replica that came back too.
         time.sleep(5)
     cut = sum(chunks for stream, chunks in zip(first, before, strict=True) if not stream.done)
     return Killed(running, at, cut)
@@ -95,10 +96,15 @@ def test_the_usage_log_holds_every_stream_once(killed: Killed, pair: Guarded) ->
     lines = [line for own in lines_of(pair.usage, "free").values() for line in own]
     last = {line["record"]: line for line in lines}
     assert [line["completion_tokens"] for line in last.values() if line["final"]] == [LONG] * (streams - cut)
+    whole = sum(stream.prompt_tokens for _, stream in killed.load.streams if stream.done)
+    assert sum(line["prompt_tokens"] for line in last.values() if line["final"]) == whole
+    assert all(line["prompt_tokens"] > 0 for line in last.values())
     # Those that were cut count what was written down, once.
     written = [line["completion_tokens"] for line in last.values() if not line["final"]]
     assert killed.tokens <= sum(written) <= cut * LONG
-    assert row_of_free()["completion_tokens"] == sum(line["completion_tokens"] for line in last.values())
+    row = row_of_free()
+    assert row["completion_tokens"] == sum(line["completion_tokens"] for line in last.values())
+    assert row["prompt_tokens"] == sum(line["prompt_tokens"] for line in last.values())
     more = {"model": "demo", "prompt": "Hi there", "max_tokens": 2}
     assert pair.post("/v1/completions", more).status_code == 200
     eventually(lambda: row_of_free()["requests"] == streams + 1, 10, "the next request is counted beside them")
