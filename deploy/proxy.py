@@ -2,9 +2,9 @@
 
 Ray Serve 2.60 lets an operator choose the HAProxy binary but not its configuration
 (``ray/serve/_private/haproxy_templates.py``). Its metrics and statistics listen on every interface, its own 502, 503
-and 504 answers become bare 500 pages, and it has no way to refuse new requests while running ones finish. So
-``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of this file. Started for every reload, it imports nothing but
-the standard library and the HAProxy package.
+and 504 answers become bare 500 pages, a server whose application is not there yet answers 404 in plain text, and it has
+no way to refuse new requests while running ones finish. So ``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of
+this file. Started for every reload, it imports nothing but the standard library and the HAProxy package.
 """
 
 import json
@@ -79,6 +79,17 @@ def _frontend_rules() -> str:
     )
 
 
+def _without_application(config: str) -> str:
+    """HAProxy's answer to a path that no Serve application has: 404, or 503 while there is no application at all."""
+    if re.search(r"^\s*use_backend ", config, re.MULTILINE):
+        status, more = 404, ""
+        body = error_body("There is nothing at this path.", "not_found", "invalid_request_error")
+    else:
+        status, more = 503, " hdr retry-after 5"
+        body = error_body(*_ERRORS[503])
+    return f"    http-request return status {status} content-type application/json string {_quoted(body)}{more}"
+
+
 def _replace(config: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:
     mended, count = re.subn(pattern, replacement, config, flags=re.MULTILINE)
     if count == 0:
@@ -104,6 +115,11 @@ def mend(config: str, bind: str | None) -> str:
     config = _replace(config, r"^(\s*balance \S+)$", lambda m: f"{m[1]}\n{_error_pages()}")
     config = _replace(config, r"^(frontend prometheus\n\s*bind )\S*?:(\d+)$", r"\g<1>127.0.0.1:\2")
     config = _replace(config, r"^(listen stats\n\s*bind )\S*?:(\d+)$", r"\g<1>127.0.0.1:\2")
+    config = _replace(
+        config,
+        r"^(backend default_backend\n)\s*http-request return .*$",
+        lambda m: f"{m[1]}{_without_application(config)}",
+    )
     config = re.sub(r"^\s*unique-id-format %\[uuid\]\n.*x-request-id.*\n", "", config, flags=re.MULTILINE)
     return _replace(
         config,

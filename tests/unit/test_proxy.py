@@ -25,7 +25,7 @@ frontend http_frontend
     bind 127.0.0.1:8000
     default_backend default_backend
 backend default_backend
-    http-request return status 404
+    http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
 listen stats
   bind *:8404
   stats enable
@@ -78,7 +78,14 @@ def test_mending_twice_changes_nothing_more() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["    balance leastconn\n", "    bind :9101\n", "  bind *:8404\n", "    bind 127.0.0.1:8000\n"]
+    "line",
+    [
+        "    balance leastconn\n",
+        "    bind :9101\n",
+        "  bind *:8404\n",
+        "    bind 127.0.0.1:8000\n",
+        "backend default_backend\n",
+    ],
 )
 def test_a_configuration_without_a_line_that_must_be_mended_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="this Ray version is not supported"):

@@ -8,14 +8,12 @@ from pydantic import BaseModel, ConfigDict
 from loadtest._errors import LoadTestError
 from loadtest._files import load_summary
 from loadtest._mock_process import mock_server
+from loadtest._selftest_arrivals import RATE
 from tests.bench.errors import BenchError
 from tests.bench.generators.environments import FOLDER
 from tests.bench.generators.measuring import run_to_end
 from tests.bench.generators.tools import OWN, ROOT
 
-RATE = 400
-"""Requests/s."""
-LAG_P99_MS = 10.0
 OUTPUT_TOKENS = 4
 TTFT_S, ITL_S = 0.02, 0.01
 SECONDS, QUICK_SECONDS = 20, 5
@@ -24,7 +22,7 @@ WARMUP_S = 2
 
 
 class Arrivals(BaseModel):
-    """One run at ``RATE``."""
+    """One run at the rate that the self-test promises."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,6 +70,6 @@ def command(python: Path, url: str, workload: Path, folder: Path, seconds: int) 
     """The command line of the run."""
     return [
         *(str(python), "-m", "locust", "-f", str(ROOT / "loadtest"), "Completion", "--headless", "--host", url),
-        *("--arrivals", "poisson", "--rate", f"{RATE}", "-t", f"{WARMUP_S + seconds}s", "--warmup", f"{WARMUP_S}"),
+        *("--arrivals", "poisson", "--rate", f"{RATE:g}", "-t", f"{WARMUP_S + seconds}s", "--warmup", f"{WARMUP_S}"),
         *("--workload", str(workload), "--report", str(folder)),
     ]
