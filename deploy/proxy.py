@@ -79,15 +79,15 @@ def _frontend_rules() -> str:
     )
 
 
-def _without_application(config: str) -> str:
-    """HAProxy's answer to a path that no Serve application has: 404, or 503 while there is no application at all."""
-    if re.search(r"^\s*use_backend ", config, re.MULTILINE):
-        status, more = 404, ""
-        body = error_body("There is nothing at this path.", "not_found", "invalid_request_error")
-    else:
-        status, more = 503, " hdr retry-after 5"
-        body = error_body(*_ERRORS[503])
-    return f"    http-request return status {status} content-type application/json string {_quoted(body)}{more}"
+def _no_such_path(config: str) -> str:
+    """The rule for a path that no Serve application has.
+
+    While there is no application at all, none: a backend without servers answers with the error page of 503.
+    """
+    if not re.search(r"^\s*use_backend ", config, re.MULTILINE):
+        return ""
+    body = _quoted(error_body("There is nothing at this path.", "not_found", "invalid_request_error"))
+    return f"    http-request return status 404 content-type application/json string {body}\n"
 
 
 def _replace(config: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:
@@ -117,8 +117,8 @@ def mend(config: str, bind: str | None) -> str:
     config = _replace(config, r"^(listen stats\n\s*bind )\S*?:(\d+)$", r"\g<1>127.0.0.1:\2")
     config = _replace(
         config,
-        r"^(backend default_backend\n)\s*http-request return .*$",
-        lambda m: f"{m[1]}{_without_application(config)}",
+        r"^(backend default_backend\n)\s*http-request return .*\n",
+        lambda m: f"{m[1]}{_no_such_path(config)}",
     )
     config = re.sub(r"^\s*unique-id-format %\[uuid\]\n.*x-request-id.*\n", "", config, flags=re.MULTILINE)
     return _replace(
