@@ -10,7 +10,7 @@ import pytest
 from tests.live.deployment import Deployment, eventually
 from tests.live.gateway.guarded import Guarded, report
 from tests.live.streams import Load, load
-from tests.live.two_replicas.conftest import PROGRESS_S
+from tests.live.two_replicas.conftest import PROGRESS_S, Exhausted
 from tests.live.two_replicas.usage_lines import lines_of
 
 pytestmark = pytest.mark.live
@@ -49,7 +49,9 @@ def kill_a_replica(deployment: Deployment) -> float:
 
 
 @pytest.fixture(scope="module")
-def killed(pair: Guarded) -> Killed:
+def killed(pair: Guarded, exhausted: Exhausted) -> Killed:
+    # The quota is used up first: the wait until it is free again goes on beside all this.
+    assert not exhausted.after_it.done()
     with load(pair.server.url, AT_ONCE, LONG, pair.key) as running:
         first = [stream for _, stream in running.streams[:AT_ONCE]]
         eventually(lambda: all(stream.chunks > 20 for stream in first), 180, "all six stream")
