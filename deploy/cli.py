@@ -101,6 +101,7 @@ def resolve(settings: Settings, plan: Plan) -> Settings:
     )
     vllm = settings.vllm.model_copy(
         update={
+            "dtype": plan.settings.vllm.dtype,
             "max_model_len": plan.max_model_len,
             "kv_cache_gib": None if plan.kv_cache_bytes is None else plan.kv_cache_bytes / 1024**3,
         }

@@ -34,7 +34,7 @@ class Gpu:
 class Machine:
     """What this process may use. ``cores`` are the ids of cores it may run on; sizes in bytes.
 
-    ``compiles``: torch can compile C++ here (``deploy.compiler``).
+    ``compiles``: torch can compile C++ here (``deploy.compiler``). ``bfloat16``: see ``computes_bfloat16``.
     """
 
     cores: tuple[int, ...]
@@ -42,6 +42,7 @@ class Machine:
     free_memory_bytes: int
     gpus: tuple[Gpu, ...]
     compiles: bool = True
+    bfloat16: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,17 @@ def measure() -> Machine:
         free_memory_bytes=min_given(memory.available, limits.free_memory_bytes),
         gpus=find_gpus(os.environ.get("CUDA_VISIBLE_DEVICES")),
         compiles=can_compile(),
+        bfloat16=computes_bfloat16(),
     )
+
+
+def computes_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """False where the CPU is an x86 without AVX-512: its matrix products in bfloat16 are slower than in float32.
+
+    oneDNN optimises bfloat16 from AVX-512 on ("Data Types", CPU, in its developer guide); vLLM's AVX2 kernels convert.
+    """
+    flags = next((line.split() for line in _read(cpuinfo).splitlines() if line.startswith("flags")), None)
+    return flags is None or "avx512f" in flags
 
 
 def usable_cores(affinity: set[int], quota: float | None) -> tuple[int, ...]:

@@ -64,11 +64,12 @@ def weight_bytes(settings: Settings, source: ModelSource, architecture: Architec
 def activation_bytes(settings: Settings, architecture: Architecture, batched_tokens: int) -> int:
     """Estimate of the largest intermediate results of one step.
 
-    Per token four hidden vectors and three of the gated MLP (shared out over the GPUs) in 16 bits; per sequence four
-    copies of the 32-bit logits, which sampling sorts and normalises.
+    Per token four hidden vectors and three of the gated MLP (shared out over the GPUs); per sequence four copies of the
+    32-bit logits, which sampling sorts and normalises.
     """
     workers = settings.vllm.tensor_parallel_size
-    per_token = 2 * (4 * architecture.hidden_size + ceil(3 * architecture.intermediate_size / workers))
+    width = BYTES_PER_VALUE[compute_dtype(settings, architecture)]
+    per_token = width * (4 * architecture.hidden_size + ceil(3 * architecture.intermediate_size / workers))
     return batched_tokens * per_token + settings.vllm.max_num_seqs * architecture.vocab_size * 4 * 4
 
 

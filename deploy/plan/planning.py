@@ -5,7 +5,7 @@ from typing import Any
 
 from deploy.architecture import Architecture, ModelSource
 from deploy.machine import Machine
-from deploy.plan import advice, limits, memory, report
+from deploy.plan import advice, limits, memory, number_format, report
 from deploy.plan.budget import Budget, Demand
 from deploy.plan.kv import KvLayout, layout
 from deploy.plan.limits import Device
@@ -105,6 +105,9 @@ def make_plan(
         warnings += advice.about_sampling(machine)
     fit = None
     if source.architecture is not None:
+        if placement.device == "cpu" and not cluster:
+            asked, settings = settings, number_format.for_cpu(settings, source, machine)
+            warnings += number_format.about(asked, settings, source.architecture, machine)
         fit = _fit(settings, source, source.architecture, placement, machine)
         warnings += advice.about_kv_cache(settings, fit.budget, fit.kv, fit.max_model_len)
         if placement.device == "cpu":

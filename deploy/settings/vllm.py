@@ -18,7 +18,10 @@ class VllmSettings(Group):
         le=10_000_000,
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = option(
-        "auto", "Number format of weights and activations. `auto`: what the model's files hold.", flag="dtype"
+        "auto",
+        "Number format of weights and activations. `auto`: what the model's files hold, or float32 for a small model "
+        "on a CPU of this machine that is slow in bfloat16.",
+        flag="dtype",
     )
     quantization: str | None = option(
         None,

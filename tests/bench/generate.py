@@ -1,4 +1,4 @@
-"""transformers' ``generate`` on prompts from stdin: ``python -m tests.bench.generate MODEL_DIRECTORY``.
+"""transformers' ``generate`` on prompts from stdin: ``python -m tests.bench.generate MODEL_DIRECTORY DTYPE``.
 
 A program of its own, so that its memory is gone afterwards. Reads one JSON object with ``prompts`` (by batch size),
 ``warm_up`` (more prompts) and ``output_tokens``. Writes JSON lines: ``ready`` when the model is loaded, one ``load`` a
@@ -31,12 +31,11 @@ class FirstToken:
 
 def main() -> None:
     task = json.load(sys.stdin)
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=sys.argv[2]).eval()
     write({"ready": True})
     generate(tokenizer, model, task["warm_up"], task["output_tokens"])
     family = Family([psutil.Process()])

@@ -47,7 +47,7 @@ def measure_transformers(setup: Setup, workload: Workload, title: str, prompts: 
 
 def generate_command(setup: Setup) -> list[str]:
     """The program that reads the prompts from stdin."""
-    return [sys.executable, "-m", "tests.bench.generate", str(setup.model)]
+    return [sys.executable, "-m", "tests.bench.generate", str(setup.model), setup.arguments["dtype"]]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from deploy import machine
-from deploy.machine import Gpu, Limits, cgroup_limits, find_gpus, measure, min_given, usable_cores
+from deploy.machine import Gpu, Limits, cgroup_limits, computes_bfloat16, find_gpus, measure, min_given, usable_cores
 
 GIB = 1024**3
 MIB = 1024**2
@@ -41,6 +41,24 @@ def test_this_machine_measures_within_its_own_bounds() -> None:
     assert set(found.cores) <= os.sched_getaffinity(0)
     assert len(found.cores) >= 1
     assert 0 < found.free_memory_bytes <= found.memory_bytes <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu sse2 avx avx2 fma\n", False),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512bw avx512_bf16\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", True),
+    ],
+    ids=["avx2", "avx512", "arm"],
+)
+def test_an_x86_without_avx_512_is_slow_in_bfloat16(tmp_path: Path, cpuinfo: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert computes_bfloat16(tmp_path / "cpuinfo") is expected
+
+
+def test_where_the_cpu_does_not_tell_bfloat16_is_taken_as_usual(tmp_path: Path) -> None:
+    assert computes_bfloat16(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ DEMO = Architecture(
     dtype="bfloat16",
 )
 LAPTOP = Machine(cores=(0, 1), memory_bytes=24 * GIB, free_memory_bytes=22 * GIB, gpus=())
+OLD_CPU = replace(LAPTOP, bfloat16=False)
 L4 = Gpu("NVIDIA L4", 24 * GIB, int(23.5 * GIB))
 GPU_BOX = Machine(cores=tuple(range(16)), memory_bytes=64 * GIB, free_memory_bytes=60 * GIB, gpus=(L4, L4))
 
@@ -415,6 +416,12 @@ class TestWarnings:
             ("1 of 2 cores are kept for replicas", {"scaling": {"min_replicas": 1, "max_replicas": 2}}),
             ("the replicas run on the cluster", {"cluster": True}),
             ("install g++", {"machine": replace(LAPTOP, compiles=False)}),
+            ("--dtype bfloat16 keeps the files' format", {"machine": OLD_CPU}),
+            (
+                "--dtype float32 is faster, with 26.98 GiB of weights",
+                {"architecture": MISTRAL_7B_V01, "machine": OLD_CPU},
+            ),
+            ("--dtype float32 is faster, with", {"machine": OLD_CPU, "vllm": {"dtype": "bfloat16"}}),
         ],
     )
     def test_what_an_operator_should_know_is_said_once(self, expected: str, changes: dict[str, Any]) -> None:
@@ -438,6 +445,35 @@ class TestWarnings:
     def test_a_chosen_chat_template_is_not_missed(self) -> None:
         planned = plan(model={"has_chat_template": False}, vllm={"chat_template": "base"})
         assert not any("chat template" in warning for warning in planned.warnings)
+
+
+class TestCpusThatAreSlowInBfloat16:
+    def test_a_small_model_runs_in_float32_and_is_planned_so(self) -> None:
+        planned = plan(machine=OLD_CPU)
+        report = planned.as_dict()
+        assert (planned.settings.vllm.dtype, report["engine"]["dtype"]) == ("float32", "float32")
+        assert report["model"]["weights_bytes"] == 2 * DEMO.weight_bytes
+        assert cache(planned)["per_token_bytes"] == 2 * 23_040
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"architecture": MISTRAL_7B_V01},
+            {"vllm": {"dtype": "bfloat16"}},
+            {"vllm": {"quantization": "fp8"}},
+            {"model": {"weight_bytes": DEMO.weight_bytes // 2}},
+            {"cluster": True},
+            {"machine": replace(OLD_CPU, gpus=(L4,))},
+        ],
+        ids=["large", "given", "quantised", "quantised-files", "cluster", "gpu"],
+    )
+    def test_others_run_in_the_format_of_their_files(self, changes: dict[str, Any]) -> None:
+        assert plan(**{"machine": OLD_CPU} | changes).as_dict()["engine"]["dtype"] == "bfloat16"
+
+    def test_other_formats_are_no_matter(self) -> None:
+        planned = plan(replace(DEMO, dtype="float16"), OLD_CPU)
+        assert planned.as_dict()["engine"]["dtype"] == "float16"
+        assert not any("AVX-512" in warning for warning in planned.warnings)
 
 
 class TestReport:
