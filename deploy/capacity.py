@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy.architecture import BYTES_PER_VALUE
-from deploy.gateway.admission import Capacity
+from deploy.gateway.demand import Capacity
 from deploy.plan.kv import NULL_BLOCKS, KvLayout
 
 

@@ -4,13 +4,16 @@ The actor is detached, because the replica that happens to create it may end bef
 cluster; on a shared cluster somebody has to end it (``end_quota_actor``).
 """
 
+import time
 from typing import Any
 
 from deploy.gateway.key_file import read
-from deploy.gateway.quota_book import Book, QuotaBook, Verdict, redis_book
+from deploy.gateway.quota_book import TIMEOUT_S, Book, QuotaBook, Verdict, redis_book
 from deploy.settings import Settings
 
 NAMESPACE = "mistral-serve"
+START_S = 20.0
+"""Longest wait for the first answer of all: requests that come while the actor starts are to be counted too."""
 
 
 def book_for(settings: Settings) -> Book | None:
@@ -63,6 +66,16 @@ class ActorBook:
     def __init__(self, application: str) -> None:
         self._name = actor_name(application)
         self._actor: Any = None
+        self._first_start: float | None = None
+        self._has_answered = False
+
+    @property
+    def timeout_s(self) -> float:
+        """``TIMEOUT_S``, but until ``START_S`` after the first start the rest of it, unless the actor has answered."""
+        if self._has_answered:
+            return TIMEOUT_S
+        passed = 0.0 if self._first_start is None else time.monotonic() - self._first_start
+        return max(TIMEOUT_S, START_S - passed)
 
     def start(self) -> Any:
         """Find the actor, or start it; any replica may be the first, and none waits until it runs."""
@@ -78,6 +91,8 @@ class ActorBook:
             # Not in the placement group of the replica that starts it, with which Ray would end it for good.
             "scheduling_strategy": "DEFAULT",
         }
+        if self._first_start is None:
+            self._first_start = time.monotonic()
         self._actor = ray.remote(QuotaActor).options(**options).remote()
         return self._actor
 
@@ -95,11 +110,13 @@ class ActorBook:
 
         actor = self.start() if self._actor is None else self._actor
         try:
-            return await getattr(actor, method).remote(*arguments)
+            answer = await getattr(actor, method).remote(*arguments)
         except RayActorError:
             # An actor that was ended for good is not restarted: the next call finds or starts one.
             self._actor = None
             raise
+        self._has_answered = True
+        return answer
 
 
 def actor_name(application: str) -> str:

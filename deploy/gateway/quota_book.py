@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from limits.aio.storage import Storage
 
 WINDOW_S = 60
+TIMEOUT_S = 1.0
+"""Longest wait for the counts. A healthy storage answers in milliseconds; a dead one must not stall requests."""
+
 PREFIX = "mistral-serve"
 """What the names of all counts in Redis begin with."""
 
@@ -71,6 +74,10 @@ class Verdict:
 class Book(Protocol):
     """Where the counts are. Any exception means that they could not be reached."""
 
+    @property
+    def timeout_s(self) -> float:
+        """How long the next answer may take, in seconds."""
+
     async def take(self, key_name: str, requests_per_minute: int | None, tokens_per_minute: int | None) -> Verdict:
         """Count one request of the key, if both quotas have something left; a quota of ``None`` is no limit."""
 
@@ -86,6 +93,7 @@ class QuotaBook:
 
     def __init__(self, storage: "Storage", window_s: int = WINDOW_S) -> None:
         self._storage, self._window_s = storage, window_s
+        self.timeout_s = TIMEOUT_S
 
     async def take(self, key_name: str, requests_per_minute: int | None, tokens_per_minute: int | None) -> Verdict:
         """See ``Book.take``. What a request will use is not known yet, so any rest of the tokens admits it."""

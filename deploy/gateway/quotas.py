@@ -17,9 +17,6 @@ from deploy.gateway.routes import GENERATING
 from deploy.metrics import QUOTA_FAILURES, REJECTIONS
 from deploy.settings import QuotaSettings
 
-TIMEOUT_S = 1.0
-"""Longest wait for the counts. A healthy storage answers in milliseconds; a dead one must not stall requests."""
-
 RETRY_AFTER_FAILURE_S = 5
 """After a refusal because the counts could not be reached: the time in which Ray restarts their actor."""
 
@@ -91,7 +88,7 @@ class Quotas:
     async def _reach(self, asked: Awaitable[Result]) -> Result | None:
         """What the book answers; ``None`` when it could not be reached in time."""
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(self._book.timeout_s):
                 result = await asked
         except Exception as error:
             QUOTA_FAILURES.inc()

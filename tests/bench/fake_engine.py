@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
-from deploy.gateway.admission import Admission, Capacity
+from deploy.gateway.admission import Admission
 from deploy.gateway.asgi import App, Receive, Scope, Send
+from deploy.gateway.demand import Capacity
 from deploy.gateway.quota_book import QuotaBook
 from deploy.gateway.stack import Gateway
 from deploy.loading import load

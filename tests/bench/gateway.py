@@ -90,16 +90,16 @@ def run(*, quick: bool, repeats: int) -> GatewayBench:
             for _ in range(repeats)
         ]
         requests = QUICK if quick else REQUESTS
-        loads = []
-        for number in range(1, repeats + 1):
-            title = f"repeat {number} of {repeats}"
-            loads.append(
-                Sides(
-                    on=demo_loads(on, f"{title}, everything on", requests),
-                    off=demo_loads(off, f"{title}, everything off", requests),
-                )
-            )
+        loads = [demo_repeat(on, off, number, repeats, requests) for number in range(1, repeats + 1)]
     return GatewayBench(date=now(), machine=describe_machine(), versions=versions(), repeats=loads, fake=fake)
+
+
+def demo_repeat(on: Side, off: Side, number: int, repeats: int, requests: dict[int, int]) -> Sides:
+    """One repeat of both sides. They take turns in being first, so that coming second favours neither."""
+    sides = {"on": on, "off": off}
+    title = f"repeat {number} of {repeats}, everything"
+    order = ["on", "off"] if number % 2 else ["off", "on"]
+    return Sides(**{name: demo_loads(sides[name], f"{title} {name}", requests) for name in order})
 
 
 def demo_loads(side: Side, title: str, requests: dict[int, int]) -> list[Load]:

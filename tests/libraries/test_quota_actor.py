@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from deploy.gateway.quota_book import Verdict
-from deploy.quota_actor import NAMESPACE, ActorBook, actor_name, end_quota_actor
+from deploy.gateway.quota_book import TIMEOUT_S, Verdict
+from deploy.quota_actor import NAMESPACE, START_S, ActorBook, actor_name, end_quota_actor
 from tests.live.deployment import eventually
 
 APPLICATION = "counted"
@@ -54,6 +54,15 @@ def test_two_books_share_their_counts_and_no_request_passes_twice(application: s
     verdicts = asyncio.run(ask())
     assert sum(not verdict.exhausted for verdict in verdicts) == 10
     assert {verdict.retry_after for verdict in verdicts if verdict.exhausted} <= set(range(1, 61))
+
+
+def test_only_the_first_answer_may_take_as_long_as_the_actor_starts(application: str) -> None:
+    book = ActorBook(application)
+    assert book.timeout_s == START_S
+    book.start()
+    assert TIMEOUT_S < book.timeout_s < START_S
+    take(book, 1)
+    assert book.timeout_s == TIMEOUT_S
 
 
 def test_a_charge_of_one_book_exhausts_the_other(application: str) -> None:

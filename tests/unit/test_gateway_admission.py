@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from deploy.gateway.admission import Admission, Capacity, Ticket
+from deploy.gateway.admission import Admission, Ticket
 from deploy.gateway.admission_early import AdmissionEarly
 from deploy.gateway.admission_fit import check_fit
+from deploy.gateway.demand import Capacity
 from deploy.gateway.errors import ApiError, Refused
 from deploy.gateway.request_scope import RequestScope
 from deploy.settings import AdmissionSettings

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from deploy.gateway.admission import Admission, Capacity, Ticket
+from deploy.gateway.admission import Admission, Ticket
+from deploy.gateway.demand import Capacity
 from deploy.gateway.errors import Refused
 from deploy.settings import AdmissionSettings
 from tests.unit.key_gate import Clock

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from deploy.gateway.admission import Admission, Capacity
+from deploy.gateway.admission import Admission
 from deploy.gateway.asgi import Receive, Scope, Send
+from deploy.gateway.demand import Capacity
 from deploy.gateway.key_file import new_token
 from deploy.gateway.quota_book import Verdict, Window
 from deploy.gateway.request import RequestRecord
@@ -19,6 +20,8 @@ from tests.unit.key_gate import CHAT, Clock, entry, write
 
 class Book:
     """Counts what it is asked; ``left``: requests that it admits."""
+
+    timeout_s = 1.0
 
     def __init__(self, left: int = 10) -> None:
         self.left, self.taken = left, 0

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from deploy.gateway import at_end
-from deploy.gateway.admission import Admission, Capacity, Demand, Ticket
+from deploy.gateway.admission import Admission, Ticket
+from deploy.gateway.demand import Capacity, Demand
 from deploy.gateway.errors import ApiError
 from deploy.gateway.request import RequestRecord, current
 from deploy.gateway.request_scope import RequestScope
