@@ -1,4 +1,4 @@
-"""Where a deployment keeps the counts of its quotas: in a named Ray actor of its own, or in Redis.
+"""Where a deployment keeps the counts of its quotas: in its only replica, in a named Ray actor of its own, or in Redis.
 
 The actor is detached, because the replica that happens to create it may end before the others. It goes with its
 cluster; on a shared cluster somebody has to end it (``end_quota_actor``).
@@ -26,6 +26,11 @@ def book_for(settings: Settings) -> Book | None:
         return None
     if settings.quotas.storage == "redis":
         return redis_book(settings.quotas)
+    if settings.scaling.most_replicas == 1:
+        from limits.aio.storage import MemoryStorage
+
+        # Nobody to share them with: the actor would cost every request a message there and one back, milliseconds.
+        return QuotaBook(MemoryStorage())
     from ray import serve
 
     book = ActorBook(serve.get_replica_context().app_name)

@@ -75,7 +75,9 @@ class QuotaSettings(Group):
         le=10**12,
     )
     storage: Literal["ray", "redis"] = option(
-        "ray", "Where the counts are kept: in an actor of the Ray cluster, or in Redis, where they survive the cluster."
+        "ray",
+        "Where the counts are kept: in an actor of the Ray cluster (of a deployment that never has more than one "
+        "replica: in that), or in Redis, where they survive the cluster.",
     )
     redis_url: str | None = option(
         None,

@@ -331,6 +331,11 @@ class TestBookOfADeployment:
     def test_there_is_none_where_nothing_is_counted(self, settings: dict[str, Any]) -> None:
         assert book_for(Settings.model_validate(settings)) is None
 
+    def test_it_is_in_the_only_replica(self) -> None:
+        book = book_for(Settings.model_validate({"gateway": {"keys": "on"}}))
+        assert isinstance(book, QuotaBook)
+        assert isinstance(book._storage, MemoryStorage)
+
     def test_it_is_in_redis_by_setting(self) -> None:
         quotas = {"storage": "redis", "redis_url": "redis://localhost:6379"}
         book = book_for(Settings.model_validate({"gateway": {"keys": "on"}, "quotas": quotas}))
