@@ -21,7 +21,7 @@ from tests.live.malformed import Case, malformed_requests
 pytestmark = pytest.mark.live
 AT_ONCE = 8
 SLOWEST_S = 120
-LONGEST_COMPLETION = 16
+LONGEST_COMPLETION = 8
 """Tokens, so that valid requests end soon."""
 NOT_HTTP = "<html><body><h1>400 Bad request</h1>"
 """What HAProxy answers, whatever its configuration says, to what is not even HTTP."""
@@ -94,6 +94,6 @@ def test_afterwards_the_server_serves_as_before(open_server: Deployment) -> None
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
         "temperature": 0,
     }
-    answer = httpx.post(f"{open_server.url}/v1/chat/completions", json=body | {"max_tokens": 12}, timeout=60)
+    answer = httpx.post(f"{open_server.url}/v1/chat/completions", json=body | {"max_tokens": LONGEST_COMPLETION}, timeout=60)
     assert "Paris" in answer.json()["choices"][0]["message"]["content"]
     assert not [line for line in open_server.stderr if "Traceback" in line]

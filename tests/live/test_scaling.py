@@ -6,7 +6,7 @@ from tests.live.deployment import eventually, serving
 from tests.live.streams import load
 
 pytestmark = pytest.mark.live
-TOKENS = 120
+TOKENS = 60
 
 
 def test_scaling_from_one_to_two_and_back_under_streaming_load_loses_nothing() -> None:

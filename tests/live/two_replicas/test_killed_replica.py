@@ -15,7 +15,7 @@ from tests.live.two_replicas.usage_lines import lines_of
 
 pytestmark = pytest.mark.live
 AT_ONCE = 6
-LONG = 600
+LONG = 400
 """Tokens of a stream that is still running when its replica is killed a few seconds after its first token."""
 
 
