@@ -93,7 +93,8 @@ def test_afterwards_the_server_serves_as_before(open_server: Deployment) -> None
         "model": "demo",
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
         "temperature": 0,
+        "max_tokens": LONGEST_COMPLETION,
     }
-    answer = httpx.post(f"{open_server.url}/v1/chat/completions", json=body | {"max_tokens": LONGEST_COMPLETION}, timeout=60)
+    answer = httpx.post(f"{open_server.url}/v1/chat/completions", json=body, timeout=60)
     assert "Paris" in answer.json()["choices"][0]["message"]["content"]
     assert not [line for line in open_server.stderr if "Traceback" in line]
