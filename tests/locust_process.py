@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from loadtest._files import load, load_summary
@@ -16,14 +17,19 @@ FAST = ("--ttft-s", "0.01", "--itl-s", "0.001")
 
 
 def command(host: str, *flags: str) -> list[str]:
-    """A headless run against a server; several processes meet on a port of their own."""
-    if "--processes" in flags:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        flags = (*flags, "--master-port", port, "--master-bind-port", port, "--master-bind-host", "127.0.0.1")
+    """A headless run against a server."""
     locust = [sys.executable, "-m", "locust", "-f", f"{ROOT / 'loadtest'}", "--headless", "--only-summary"]
-    return [*locust, "--host", host, *flags]
+    return [*locust, "--host", host, *with_a_port_to_meet(flags)]
+
+
+def with_a_port_to_meet(flags: Sequence[str]) -> tuple[str, ...]:
+    """``flags``, and a port of their own for several processes: on Locust's they meet those of another test's run."""
+    if "--processes" not in flags:
+        return tuple(flags)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    return (*flags, "--master-port", port, "--master-bind-port", port, "--master-bind-host", "127.0.0.1")
 
 
 def locust(host: str, *flags: str, timeout_s: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from loadtest._mock_process import mock_server
 from tests.browser.chromium import DESK, PHONE, WAIT_S, browsing, complaints, until
-from tests.locust_process import ROOT
+from tests.locust_process import ROOT, with_a_port_to_meet
 
 TABLE = """
 return [...document.querySelectorAll("table")].map(table => [...table.rows].map(row => [...row.cells].map(
@@ -32,7 +32,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         command = [
             *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest"), "--host", server),
             *("--web-host", "127.0.0.1", "--web-port", str(port), "--autostart", "-u", "4", "-r", "4"),
-            *("--slo", "ttft_p95<1s", *request.param, "Chat", "Completion"),
+            *("--slo", "ttft_p95<1s", *with_a_port_to_meet(request.param), "Chat", "Completion"),
         ]
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
             try:
