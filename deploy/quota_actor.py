@@ -71,16 +71,12 @@ class ActorBook:
     def __init__(self, application: str) -> None:
         self._name = actor_name(application)
         self._actor: Any = None
-        self._first_start: float | None = None
-        self._has_answered = False
+        self._first_answer_by: float | None = None
 
     @property
     def timeout_s(self) -> float:
         """``TIMEOUT_S``, but until ``START_S`` after the first start the rest of it, unless the actor has answered."""
-        if self._has_answered:
-            return TIMEOUT_S
-        passed = 0.0 if self._first_start is None else time.monotonic() - self._first_start
-        return max(TIMEOUT_S, START_S - passed)
+        return START_S if self._first_answer_by is None else max(TIMEOUT_S, self._first_answer_by - time.monotonic())
 
     def start(self) -> Any:
         """Find the actor, or start it; any replica may be the first, and none waits until it runs."""
@@ -96,8 +92,8 @@ class ActorBook:
             # Not in the placement group of the replica that starts it, with which Ray would end it for good.
             "scheduling_strategy": "DEFAULT",
         }
-        if self._first_start is None:
-            self._first_start = time.monotonic()
+        if self._first_answer_by is None:
+            self._first_answer_by = time.monotonic() + START_S
         self._actor = ray.remote(QuotaActor).options(**options).remote()
         return self._actor
 
@@ -120,7 +116,8 @@ class ActorBook:
             # An actor that was ended for good is not restarted: the next call finds or starts one.
             self._actor = None
             raise
-        self._has_answered = True
+        # It came: what follows may take no longer than usual.
+        self._first_answer_by = 0.0
         return answer
 
 

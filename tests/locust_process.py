@@ -1,7 +1,6 @@
 """Runs ``locust -f loadtest/`` as its user does: a process of its own, with an exit code and a report."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from loadtest._files import load, load_summary
 from loadtest._run_data import RunData
 from loadtest._schema import Summary
+from tests.live.deployment import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 FAST = ("--ttft-s", "0.01", "--itl-s", "0.001")
@@ -26,9 +26,7 @@ def with_a_port_to_meet(flags: Sequence[str]) -> tuple[str, ...]:
     """``flags``, and a port of their own for several processes: on Locust's they meet those of another test's run."""
     if "--processes" not in flags:
         return tuple(flags)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     return (*flags, "--master-port", port, "--master-bind-port", port, "--master-bind-host", "127.0.0.1")
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from deploy.architecture import ModelSource
+from deploy.architecture import Architecture, ModelSource
 from deploy.machine import Machine
+from deploy.plan import number_format
 from deploy.plan.budget import HEADROOM, Budget
 from deploy.plan.kv import KvLayout
 from deploy.plan.placement import Placement
@@ -74,6 +75,22 @@ def about_sampling(machine: Machine) -> Iterator[str]:
         yield (
             "no C++ compiler with Python's headers was found, so sampling is slower: "
             "install g++ (and python3-dev where Python came from a package)"
+        )
+
+
+def about_number_format(
+    asked: Settings, chosen: Settings, source: ModelSource, architecture: Architecture, machine: Machine
+) -> Iterator[str]:
+    """CPU replicas: a format that is not the files' own, or one that this CPU is slow in."""
+    if asked.vllm.dtype != chosen.vllm.dtype:
+        yield (
+            "this CPU lacks AVX-512 and is slow in bfloat16, so the model runs in float32, "
+            "with twice the memory for each token in the KV cache: --dtype bfloat16 keeps the files' format"
+        )
+    elif number_format.is_slow(chosen, source, architecture, machine):
+        yield (
+            "this CPU lacks AVX-512 and is slow in bfloat16: --dtype float32 is faster, "
+            f"with {human(number_format.float32_bytes(architecture))} of weights"
         )
 
 

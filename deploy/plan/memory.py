@@ -46,19 +46,27 @@ QUANTISED_BYTES = {
 def weight_bytes(settings: Settings, source: ModelSource, architecture: Architecture) -> int:
     """Bytes of the loaded weights of one replica.
 
-    The files' size, converted to the number format the model runs in. With a quantisation, files of more than three
-    quarters of the 16-bit size are taken as not yet quantised and reckoned by ``QUANTISED_BYTES``.
+    The files' size, converted to the number format the model runs in. With a quantisation, files that are not quantised
+    yet are reckoned by ``QUANTISED_BYTES``.
     """
-    stored = source.weight_bytes if source.weight_bytes is not None else architecture.weight_bytes
-    sixteen_bit = 2 * architecture.parameters
+    stored = _stored_bytes(source, architecture)
     quantised = QUANTISED_BYTES.get(settings.vllm.quantization or "")
     if quantised is not None:
-        if stored <= 0.75 * sixteen_bit:
+        if has_quantised_files(source, architecture):
             return stored
         kept = architecture.vocab_size * architecture.hidden_size * (1 if architecture.tie_word_embeddings else 2)
         return 2 * kept + int(quantised * (architecture.parameters - kept))
     width = BYTES_PER_VALUE.get(architecture.dtype, 2)
     return stored * BYTES_PER_VALUE[compute_dtype(settings, architecture)] // width
+
+
+def has_quantised_files(source: ModelSource, architecture: Architecture) -> bool:
+    """Whether the files take at most three quarters of what 16 bits for each parameter would."""
+    return _stored_bytes(source, architecture) <= 0.75 * 2 * architecture.parameters
+
+
+def _stored_bytes(source: ModelSource, architecture: Architecture) -> int:
+    return source.weight_bytes if source.weight_bytes is not None else architecture.weight_bytes
 
 
 def activation_bytes(settings: Settings, architecture: Architecture, batched_tokens: int) -> int:

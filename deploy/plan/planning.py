@@ -106,8 +106,8 @@ def make_plan(
     fit = None
     if source.architecture is not None:
         if placement.device == "cpu" and not cluster:
-            asked, settings = settings, number_format.for_cpu(settings, source, machine)
-            warnings += number_format.about(asked, settings, source.architecture, machine)
+            asked, settings = settings, number_format.for_cpu(settings, source, source.architecture, machine)
+            warnings += advice.about_number_format(asked, settings, source, source.architecture, machine)
         fit = _fit(settings, source, source.architecture, placement, machine)
         warnings += advice.about_kv_cache(settings, fit.budget, fit.kv, fit.max_model_len)
         if placement.device == "cpu":

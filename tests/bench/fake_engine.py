@@ -13,10 +13,10 @@ from typing import Any
 from deploy.gateway.admission import Admission
 from deploy.gateway.asgi import App, Receive, Scope, Send
 from deploy.gateway.demand import Capacity
-from deploy.gateway.quota_book import QuotaBook
 from deploy.gateway.stack import Gateway
 from deploy.loading import load
 from deploy.metered_engine import meter
+from deploy.quota_actor import book_for
 from deploy.settings import Settings
 
 TOKENS = 16
@@ -81,16 +81,13 @@ class FakeApp:
 
 def app_for(settings: Settings) -> App:
     """The gateway around that app, as ``deploy.replica`` puts it together; the counts of quotas are in this process."""
-    from limits.aio.storage import MemoryStorage
-
     engine = FakeEngine()
     admission = None
     if settings.admission.enabled:
         capacity = Capacity(2**30, lambda tokens: tokens * 23_040, 2048, 128, 512)
         admission = Admission(capacity, settings.admission)
     meter(engine, admission, settings.limits if settings.limits.enabled else None)
-    book = QuotaBook(MemoryStorage()) if settings.quotas.enabled and settings.keys_required else None
-    return Gateway(settings, book).around(FakeApp(engine), "demo", admission)
+    return Gateway(settings, book_for(settings)).around(FakeApp(engine), "demo", admission)
 
 
 def main(argv: list[str]) -> None:

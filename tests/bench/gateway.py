@@ -96,10 +96,11 @@ def run(*, quick: bool, repeats: int) -> GatewayBench:
 
 def demo_repeat(on: Side, off: Side, number: int, repeats: int, requests: dict[int, int]) -> Sides:
     """One repeat of both sides. They take turns in being first, so that coming second favours neither."""
-    sides = {"on": on, "off": off}
+    sides = [("on", on), ("off", off)]
+    if number % 2 == 0:
+        sides.reverse()
     title = f"repeat {number} of {repeats}, everything"
-    order = ["on", "off"] if number % 2 else ["off", "on"]
-    return Sides(**{name: demo_loads(sides[name], f"{title} {name}", requests) for name in order})
+    return Sides(**{name: demo_loads(side, f"{title} {name}", requests) for name, side in sides})
 
 
 def demo_loads(side: Side, title: str, requests: dict[int, int]) -> list[Load]:

@@ -1,13 +1,12 @@
 """Prevents: a live view without numbers, in one process or in several; charts that never appear; a broken CSV link."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -15,6 +14,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from loadtest._mock_process import mock_server
 from tests.browser.chromium import DESK, PHONE, WAIT_S, browsing, complaints, until
+from tests.live.deployment import free_port
 from tests.locust_process import ROOT, with_a_port_to_meet
 
 TABLE = """
@@ -26,8 +26,7 @@ return [...document.querySelectorAll("table")].map(table => [...table.rows].map(
 @pytest.fixture(scope="module", params=[(), ("--processes", "2")], ids=["one process", "two processes"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Locust's web UI during a run against the mock server: TTFT 50 ms, a token every 20 ms."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with mock_server("--ttft-s", "0.05", "--itl-s", "0.02") as server:
         command = [
             *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest"), "--host", server),

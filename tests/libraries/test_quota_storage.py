@@ -24,6 +24,7 @@ from deploy.gateway.quotas import Quotas
 from deploy.gateway.request import current
 from deploy.gateway.request_scope import RequestScope
 from deploy.settings import QuotaSettings
+from tests.live.deployment import free_port
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
 
 PASSWORD = "correct horse"
@@ -84,10 +85,7 @@ class Redis:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Redis(tmp_path, port)
+    server = Redis(tmp_path, free_port())
     server.start()
     yield server
     server.stop()

@@ -4,7 +4,6 @@ Every run is Locust itself in a process of its own, against the mock server.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from loadtest._mock_process import mock_server, read_truth
 from loadtest._request import ClockAnchor
 from loadtest._run_data import RunData
 from loadtest._schema import Summary
+from tests.live.deployment import free_port
 from tests.locust_process import FAST, ROOT, locust, reported
 
 OPEN = ("--arrivals", "constant", "-t", "2s", "--warmup", "0")
@@ -123,9 +123,7 @@ def test_class_names_choose_scenarios(mock: str, report: Path) -> None:
 
 
 def test_the_class_picker_chooses_scenarios(mock: str, report: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     flags = ["--class-picker", "--web-host", "127.0.0.1", "--web-port", f"{port}"]
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest"), "--host", mock, *flags]
     picked = {"user_classes": "Completion", "user_count": "1", "spawn_rate": "1", "run_time": "2s", "host": mock}

@@ -470,6 +470,10 @@ class TestCpusThatAreSlowInBfloat16:
     def test_others_run_in_the_format_of_their_files(self, changes: dict[str, Any]) -> None:
         assert plan(**{"machine": OLD_CPU} | changes).as_dict()["engine"]["dtype"] == "bfloat16"
 
+    def test_quantised_files_are_not_advised_to_be_widened(self) -> None:
+        planned = plan(machine=OLD_CPU, model={"weight_bytes": DEMO.weight_bytes // 2})
+        assert not any("AVX-512" in warning for warning in planned.warnings)
+
     def test_other_formats_are_no_matter(self) -> None:
         planned = plan(replace(DEMO, dtype="float16"), OLD_CPU)
         assert planned.as_dict()["engine"]["dtype"] == "float16"
