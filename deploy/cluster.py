@@ -84,6 +84,8 @@ def serve_environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # A reload leaves the old HAProxy process to finish its streams; it must not cut them early.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(settings.scaling.drain_timeout_s) + DEREGISTRATION_S),
+        # A request whose replica died before it answered goes to another one, where HAProxy still holds all of it.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DEREGISTRATION_S),
         "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
         # vLLM's server does not block its event loop; a thread of its own would cost a hop for every chunk.

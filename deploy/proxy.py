@@ -2,8 +2,9 @@
 
 Ray Serve 2.60 lets an operator choose the HAProxy binary but not its configuration
 (``ray/serve/_private/haproxy_templates.py``). Its metrics and statistics listen on every interface, its own 502, 503
-and 504 answers become bare 500 pages, a server whose application is not there yet answers 404 in plain text, and it has
-no way to refuse new requests while running ones finish. So ``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of
+and 504 answers become bare 500 pages, a request that finds its replica dead may get no answer at all, a server whose
+application is not there yet answers 404 in plain text, and it has no way to refuse new requests while running ones
+finish. So ``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of
 this file. Started for every reload, it imports nothing but the standard library and the HAProxy package.
 """
 
@@ -20,11 +21,20 @@ BIND_VARIABLE = "_MISTRAL_SERVE_PROXY_BIND"
 DRAINING = "proc.draining"
 """HAProxy process variable, set over the admin socket: new requests are refused with 503."""
 
-_ERRORS = {
+ARRIVAL_S = 60
+"""A request must have arrived within this time: its headers, and its body as far as HAProxy's buffer holds it."""
+
+_CLIENTS_ERRORS = {
+    400: ("The request is not valid HTTP.", "bad_request"),
+    408: (f"The request did not arrive within {ARRIVAL_S} s.", "timeout"),
+}
+_SERVERS_ERRORS = {
     502: ("The replica that ran this request stopped before it answered. Send the request again.", "replica_lost"),
     503: ("No replica can take this request now. Send it again later.", "unavailable"),
     504: ("The replica did not answer in time. Send the request again.", "timeout"),
 }
+
+_INVALID = "invalid_request_error"
 
 _METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE"
 """The methods that the replicas' server can read; it answers others with plain text."""
@@ -49,16 +59,35 @@ def public_bind(host: str, port: int, bundle: Path | None) -> str:
     return f"{host}:{port}{tls}"
 
 
-def _error_pages() -> str:
+def _error_pages() -> list[str]:
+    page = "    http-error status {} content-type application/json string {}"
+    return [
+        *(page.format(status, _quoted(error_body(*error, _INVALID))) for status, error in _CLIENTS_ERRORS.items()),
+        *(
+            page.format(status, _quoted(error_body(*error))) + " hdr retry-after 5"
+            for status, error in _SERVERS_ERRORS.items()
+        ),
+    ]
+
+
+def _defaults() -> str:
     return "\n".join(
-        f"    http-error status {status} content-type application/json"
-        f" string {_quoted(error_body(message, code))} hdr retry-after 5"
-        for status, (message, code) in _ERRORS.items()
+        [
+            # Over a used connection HAProxy gives a request whose replica dies no answer at all: it takes that for an
+            # idle connection that the server just closed (http_wait_for_response in HAProxy's src/http_ana.c).
+            "    option http-server-close",
+            # A replica that is told so stops reading what it refuses early, and the client would lose its connection.
+            "    option http-pretend-keepalive",
+            # It sends only those requests again that it held as a whole when it sent them (sc_conn_send, src/stconn.c).
+            "    option http-buffer-request",
+            f"    timeout http-request {ARRIVAL_S}s",
+            *_error_pages(),
+        ]
     )
 
 
 def _frontend_rules() -> str:
-    unknown = _quoted(error_body("This method is not known.", "method_not_allowed", "invalid_request_error"))
+    unknown = _quoted(error_body("This method is not known.", "method_not_allowed", _INVALID))
     body = _quoted(error_body("The server is stopping and takes no new requests.", "stopping"))
     return "\n".join(
         [
@@ -68,7 +97,9 @@ def _frontend_rules() -> str:
             "    http-request set-var(txn.request_id) req.hdr(x-request-id)"
             " if { req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$ }",
             "    http-request set-header x-request-id %[var(txn.request_id)]",
-            "    http-after-response set-header x-request-id %[var(txn.request_id)]",
+            "    http-after-response set-header x-request-id %[unique-id]",
+            "    http-after-response set-header x-request-id %[var(txn.request_id)]"
+            " if { var(txn.request_id) -m found }",
             # So that a redirect of the app does not lead to plain HTTP.
             "    http-request set-header x-forwarded-proto https if { ssl_fc }",
             f"    http-request return status 405 content-type application/json string {unknown}"
@@ -86,7 +117,7 @@ def _no_such_path(config: str) -> str:
     """
     if not re.search(r"^\s*use_backend ", config, re.MULTILINE):
         return ""
-    body = _quoted(error_body("There is nothing at this path.", "not_found", "invalid_request_error"))
+    body = _quoted(error_body("There is nothing at this path.", "not_found", _INVALID))
     return f"    http-request return status 404 content-type application/json string {body}\n"
 
 
@@ -100,7 +131,7 @@ def _replace(config: str, pattern: str, replacement: str | Callable[[re.Match[st
 
 
 def mend(config: str, bind: str | None) -> str:
-    """Ray Serve's HAProxy configuration with loopback-only statistics, JSON error pages, request ids and draining.
+    """Ray Serve's HAProxy configuration with loopback-only statistics, JSON errors, request ids and draining.
 
     Args:
         config: the text of ``haproxy.cfg`` as Ray Serve 2.60 writes it.
@@ -112,7 +143,7 @@ def mend(config: str, bind: str | None) -> str:
     if f"var({DRAINING})" in config:
         return config
     config = re.sub(r"^\s*errorfile (502|503|504) .*\n", "", config, flags=re.MULTILINE)
-    config = _replace(config, r"^(\s*balance \S+)$", lambda m: f"{m[1]}\n{_error_pages()}")
+    config = _replace(config, r"^(\s*balance \S+)$", lambda m: f"{m[1]}\n{_defaults()}")
     config = _replace(config, r"^(frontend prometheus\n\s*bind )\S*?:(\d+)$", r"\g<1>127.0.0.1:\2")
     config = _replace(config, r"^(listen stats\n\s*bind )\S*?:(\d+)$", r"\g<1>127.0.0.1:\2")
     config = _replace(

@@ -67,7 +67,7 @@ def ongoing_requests(path: Path) -> int:
 def requests_of_replaced(path: Path, replica_ports: range) -> int:
     """Requests that HAProxy processes still finish after a reload put a new one in their place.
 
-    Their admin sockets are gone, so their connections to replicas are counted; an idle one is closed within seconds.
+    Their admin sockets are gone, so their connections to replicas are counted; each lasts for one request.
     """
     current = int(next(line for line in command(path, "show info").splitlines() if line.startswith("Pid: "))[5:])
     count = 0

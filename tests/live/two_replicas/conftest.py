@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from tests.live.deployment import eventually
 from tests.live.gateway.guarded import Guarded, guarded_server
+from tests.live.two_replicas.usage_lines import lines_of
 
 PROGRESS_S = 1
 """How often each replica writes down what its running streams have used."""
@@ -46,6 +48,10 @@ def exhausted(pair: Guarded) -> Iterator[Exhausted]:
         return pair.post("/v1/completions", COMPLETION, pair.restricted)
 
     with ThreadPoolExecutor(2 * QUOTA) as pool:
-        answers = list(pool.map(lambda _: post(), range(2 * QUOTA)))
+        # One after another begins, so that HAProxy gives both replicas some of those that the quota admits.
+        answers = list(pool.map(lambda place: post(place * 0.05), range(2 * QUOTA)))
         told = max(int(answer.headers.get("retry-after", 0)) for answer in answers)
-        yield Exhausted(answers, told, pool.submit(post, told))
+        after_it = pool.submit(post, told)
+        # Before a third replica, in the place of a killed one, may write down some too.
+        eventually(lambda: len(lines_of(pair.usage, "limited")) == 2, 10, "both replicas wrote down their part")
+        yield Exhausted(answers, told, after_it)
