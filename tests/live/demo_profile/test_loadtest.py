@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from loadtest._mock_process import ROOT, mock_server
+from loadtest._run_data import RunData
 from loadtest._selftest import _one_level
 from loadtest._selftest_client import Level
 from loadtest._sweep import load
@@ -41,9 +43,18 @@ def generated(server: Deployment) -> float:
     return sum(float(value) for value in re.findall(r"^vllm:generation_tokens_total\{.*\} (\S+)$", page, re.MULTILINE))
 
 
+def engines_rate(run: RunData) -> float:
+    """Output tokens/s in the run's measured window by the engine's own counter, which is read every second."""
+    samples = [one for one in run.server if "generation_tokens" in one]
+    times, tokens = [one["t"] for one in samples], [one["generation_tokens"] for one in samples]
+    assert times[-1] >= run.window[1]
+    first, last = np.interp(run.window, times, tokens)
+    return float(last - first) / run.window_s
+
+
 def test_a_closed_loop_counts_the_tokens_that_the_engine_counts(server: Deployment, workloads: Path) -> None:
     report = workloads / "report"
-    flags = ["--workload", str(workloads / "plain.yaml"), "-u", "4", "-t", "12s", "--warmup", "0"]
+    flags = ["--workload", str(workloads / "plain.yaml"), "-u", "4", "-t", "20s", "--warmup", "0"]
     result = locust(server.url, "Completion", *flags, "--report", str(report), timeout_s=120)
     run, summary = reported(report)
     assert result.returncode in (0, 3), result.stderr
@@ -51,6 +62,7 @@ def test_a_closed_loop_counts_the_tokens_that_the_engine_counts(server: Deployme
     # The scraper's first look is at the start of the run, after the calibration's few tokens.
     by_engine = generated(server) - next(one["generation_tokens"] for one in run.server if "generation_tokens" in one)
     assert summary.total.tokens.output == pytest.approx(by_engine, rel=0.01)
+    assert summary.total.throughput.output_tokens_per_s == pytest.approx(engines_rate(run), rel=0.01)
     assert summary.total.tokens.sources == {"continuous_usage": len(run.records)}
     assert {record.output_tokens for record in run.records} == {32}
     assert {record.prompt_tokens for record in run.records} == {100}
