@@ -4,8 +4,8 @@ Ray Serve 2.60 lets an operator choose the HAProxy binary but not its configurat
 (``ray/serve/_private/haproxy_templates.py``). Its metrics and statistics listen on every interface, its own 502, 503
 and 504 answers become bare 500 pages, a request that finds its replica dead may get no answer at all, a server whose
 application is not there yet answers 404 in plain text, and it has no way to refuse new requests while running ones
-finish. So ``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of
-this file. Started for every reload, it imports nothing but the standard library and the HAProxy package.
+finish. So ``RAY_SERVE_HAPROXY_BINARY_PATH`` points at a launcher of this file. Started for every reload, it imports
+nothing but the standard library and the HAProxy package.
 """
 
 import json
@@ -24,11 +24,9 @@ DRAINING = "proc.draining"
 ARRIVAL_S = 60
 """A request must have arrived within this time: its headers, and its body as far as HAProxy's buffer holds it."""
 
-_CLIENTS_ERRORS = {
+_ERRORS = {
     400: ("The request is not valid HTTP.", "bad_request"),
     408: (f"The request did not arrive within {ARRIVAL_S} s.", "timeout"),
-}
-_SERVERS_ERRORS = {
     502: ("The replica that ran this request stopped before it answered. Send the request again.", "replica_lost"),
     503: ("No replica can take this request now. Send it again later.", "unavailable"),
     504: ("The replica did not answer in time. Send the request again.", "timeout"),
@@ -59,15 +57,11 @@ def public_bind(host: str, port: int, bundle: Path | None) -> str:
     return f"{host}:{port}{tls}"
 
 
-def _error_pages() -> list[str]:
-    page = "    http-error status {} content-type application/json string {}"
-    return [
-        *(page.format(status, _quoted(error_body(*error, _INVALID))) for status, error in _CLIENTS_ERRORS.items()),
-        *(
-            page.format(status, _quoted(error_body(*error))) + " hdr retry-after 5"
-            for status, error in _SERVERS_ERRORS.items()
-        ),
-    ]
+def _error_page(status: int, message: str, code: str) -> str:
+    page = f"    http-error status {status} content-type application/json string "
+    if status < 500:
+        return page + _quoted(error_body(message, code, _INVALID))
+    return page + _quoted(error_body(message, code)) + " hdr retry-after 5"
 
 
 def _defaults() -> str:
@@ -81,7 +75,7 @@ def _defaults() -> str:
             # It sends only those requests again that it held as a whole when it sent them (sc_conn_send, src/stconn.c).
             "    option http-buffer-request",
             f"    timeout http-request {ARRIVAL_S}s",
-            *_error_pages(),
+            *(_error_page(status, *error) for status, error in _ERRORS.items()),
         ]
     )
 

@@ -72,13 +72,20 @@ class Healthy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
+        self.answer(200)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        self.do_GET()
+        self.complete()
+
+    def complete(self) -> None:
+        """What it does when it has read a request for completions."""
+        self.answer(200)
+
+    def answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
@@ -87,19 +94,15 @@ class Healthy(BaseHTTPRequestHandler):
 class Dying(Healthy):
     """A replica that is gone when it has read a request for completions."""
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+    def complete(self) -> None:
         self.close_connection = True
 
 
 class Told(Healthy):
     """A replica that answers 400 where it is told to close the connection."""
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(400 if self.headers["connection"] == "close" else 200)
-        self.send_header("content-length", "0")
-        self.end_headers()
+    def complete(self) -> None:
+        self.answer(400 if self.headers["connection"] == "close" else 200)
 
 
 @pytest.fixture

@@ -43,13 +43,9 @@ def generated(server: Deployment) -> float:
     return sum(float(value) for value in re.findall(r"^vllm:generation_tokens_total\{.*\} (\S+)$", page, re.MULTILINE))
 
 
-def engines_rate(run: RunData) -> float:
-    """Output tokens/s in the run's measured window by the engine's own counter, which is read every second."""
-    samples = [one for one in run.server if "generation_tokens" in one]
-    times, tokens = [one["t"] for one in samples], [one["generation_tokens"] for one in samples]
-    assert times[-1] >= run.window[1]
-    first, last = np.interp(run.window, times, tokens)
-    return float(last - first) / run.window_s
+def counted(run: RunData) -> dict[float, float]:
+    """The engine's own count as the scraper saw it every second, by the time since the start of the run."""
+    return {one["t"]: one["generation_tokens"] for one in run.server if "generation_tokens" in one}
 
 
 def test_a_closed_loop_counts_the_tokens_that_the_engine_counts(server: Deployment, workloads: Path) -> None:
@@ -60,9 +56,11 @@ def test_a_closed_loop_counts_the_tokens_that_the_engine_counts(server: Deployme
     assert result.returncode in (0, 3), result.stderr
     assert summary.total.requests.failed == 0
     # The scraper's first look is at the start of the run, after the calibration's few tokens.
-    by_engine = generated(server) - next(one["generation_tokens"] for one in run.server if "generation_tokens" in one)
-    assert summary.total.tokens.output == pytest.approx(by_engine, rel=0.01)
-    assert summary.total.throughput.output_tokens_per_s == pytest.approx(engines_rate(run), rel=0.01)
+    times, tokens = zip(*counted(run).items(), strict=True)
+    assert summary.total.tokens.output == pytest.approx(generated(server) - tokens[0], rel=0.01)
+    assert times[-1] >= run.window[1]
+    in_window = float(np.diff(np.interp(run.window, times, tokens))[0])
+    assert summary.total.throughput.output_tokens_per_s == pytest.approx(in_window / run.window_s, rel=0.01)
     assert summary.total.tokens.sources == {"continuous_usage": len(run.records)}
     assert {record.output_tokens for record in run.records} == {32}
     assert {record.prompt_tokens for record in run.records} == {100}
