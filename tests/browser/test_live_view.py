@@ -1,5 +1,6 @@
 """Prevents: a live view without numbers, in one process or in several; charts that never appear; a broken CSV link."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ TABLE = """
 return [...document.querySelectorAll("table")].map(table => [...table.rows].map(row => [...row.cells].map(
   cell => cell.textContent))).find(rows => rows.length > 1 && rows[0].includes("TTFT p50 (ms)"))
 """
+SCENARIOS = "[...document.querySelectorAll('#scenario option')].map(option => option.text)"
 
 
 @pytest.fixture(scope="module", params=[(), ("--processes", "2")], ids=["one process", "two processes"])
@@ -87,16 +89,24 @@ def test_the_charts_page_draws_and_updates_itself(url: str, size: tuple[int, int
         before = browser.execute_script(f"return {points}")
         assert until(browser, f"return {points} > {before}")
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-        names = [option.text for option in browser.find_elements(By.CSS_SELECTOR, "#scenario option")]
-        assert names == ["all requests", "chat", "completion"]
+        # A scenario appears with its first request.
+        assert until(browser, f"return {SCENARIOS}.length === 3")
+        assert browser.execute_script(f"return {SCENARIOS}") == ["all requests", "chat", "completion"]
         assert complaints(browser) == []
         foreign = "filter(name => !name.startsWith(location.origin) && !name.startsWith('data:'))"
         resources = f"performance.getEntriesByType('resource').map(one => one.name).{foreign}"
         assert browser.execute_script(f"return {resources}") == []
 
 
-def test_the_csv_link_gives_the_same_table(url: str) -> None:
+def csv_table(url: str) -> list[list[str]]:
     with urllib.request.urlopen(f"{url}/llm/figures.csv", timeout=30) as answer:
-        lines = answer.read().decode().splitlines()
-    assert lines[0].startswith("Scenario,# Requests,Completed/s,Failed %,Goodput/s,TTFT p50 (ms)")
-    assert [line.partition(",")[0] for line in lines[1:]] == ["all requests", "chat", "completion"]
+        return list(csv.reader(answer.read().decode().splitlines()))
+
+
+def test_the_csv_link_gives_the_same_table(url: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not complete(table := csv_table(url)):
+        assert time.monotonic() < deadline, table
+        time.sleep(0.1)
+    assert table[0][:6] == ["Scenario", "# Requests", "Completed/s", "Failed %", "Goodput/s", "TTFT p50 (ms)"]
+    assert [row[0] for row in table[1:]] == ["all requests", "chat", "completion"]

@@ -181,8 +181,9 @@ class Haproxy:
             time.sleep(0.01)
 
     def listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        """Whether both of its sockets take connections: HAProxy opens them one after the other."""
+        with socket.socket() as public, socket.socket(socket.AF_UNIX) as admin:
+            return public.connect_ex(("127.0.0.1", self.port)) == 0 and admin.connect_ex(str(self.socket)) == 0
 
     @property
     def serves(self) -> str:
