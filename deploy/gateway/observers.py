@@ -4,6 +4,7 @@ import uuid
 
 from deploy.gateway import request_metrics
 from deploy.gateway.access_log import AccessLog
+from deploy.gateway.afterwards import Afterwards
 from deploy.gateway.log_sink import sink_from_environment
 from deploy.gateway.observed import Seldom
 from deploy.gateway.request import Observer, RequestRecord
@@ -28,15 +29,18 @@ def observers(settings: Settings, served_model: str) -> tuple[Observer, ...]:
     # Not Ray's id of the replica: it must be another one for every process that writes usage files.
     instance = uuid.uuid4().hex
     found: list[Observer] = [request_metrics.observe]
+    later: list[Observer] = []
     if settings.log.access:
-        found.append(AccessLog(sink_from_environment(), settings.log, served_model))
+        later.append(AccessLog(sink_from_environment(), settings.log, served_model))
     if settings.usage.directory is not None:
         found.append(UsageLog(settings.usage.directory, instance, settings.usage.progress_s, served_model))
     if settings.tracing.otlp_endpoint is not None:
         # Only a replica that traces needs OpenTelemetry.
         from deploy.gateway.tracing import Tracing
 
-        found.append(Tracing(settings.tracing, instance, served_model))
+        later.append(Tracing(settings.tracing, instance, served_model))
+    if later:
+        found.append(Afterwards([harmless(observer) for observer in later]))
     return tuple(map(harmless, found))
 
 

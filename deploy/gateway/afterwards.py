@@ -1,0 +1,59 @@
+"""Tells observers of ended requests a little later and several at once, so that no next request waits for them.
+
+An observer that runs where its request ends keeps the event loop from a request that comes then. Besides, its code runs
+cold there: between two requests the model has the processor's caches.
+"""
+
+import asyncio
+import atexit
+from collections import deque
+from collections.abc import Sequence
+
+from deploy.gateway.request import Observer, RequestRecord
+
+DELAY_S = 0.25
+"""Ended requests of this time are told together."""
+
+MOST_WAITING = 64
+"""Ended requests that wait; the next one has them told at once, which bounds how many bodies they hold."""
+
+AT_ONCE = 16
+"""Requests that one turn of the event loop tells of: about as long as a stream may wait, some milliseconds."""
+
+
+class Afterwards:
+    """An observer that tells ``observers`` of every ended request, in the order in which they ended.
+
+    It needs a running event loop, but for ``close``.
+    """
+
+    def __init__(self, observers: Sequence[Observer], delay_s: float = DELAY_S) -> None:
+        self._observers, self._delay_s = tuple(observers), delay_s
+        self._ended: deque[RequestRecord] = deque()
+        self._timer: asyncio.Handle | None = None
+        atexit.register(self.close)
+
+    def __call__(self, record: RequestRecord) -> None:
+        """Keep an ended request until its turn comes."""
+        if record.ended is None:
+            return
+        self._ended.append(record)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._delay_s, self._turn)
+        if len(self._ended) > MOST_WAITING:
+            self._tell(AT_ONCE)
+
+    def close(self) -> None:
+        """Tell of what is left. Nothing may end afterwards."""
+        atexit.unregister(self.close)
+        self._tell(len(self._ended))
+
+    def _turn(self) -> None:
+        self._tell(AT_ONCE)
+        self._timer = asyncio.get_running_loop().call_soon(self._turn) if self._ended else None
+
+    def _tell(self, most: int) -> None:
+        for _ in range(min(most, len(self._ended))):
+            record = self._ended.popleft()
+            for observer in self._observers:
+                observer(record)
