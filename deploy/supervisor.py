@@ -17,6 +17,9 @@ from deploy.cluster import RunDirectory
 from deploy.processes import adopt_orphans, end_descendants
 from deploy.settings import Settings
 
+CHILD = "deploy.lifecycle"
+"""The child's module; the gateway's bench puts its own in its place."""
+
 SHUTDOWN_MARGIN_S = 20.0
 """What stopping may take beyond the time that running requests get."""
 
@@ -44,7 +47,7 @@ def supervise(settings: Settings) -> int:
     adopt_orphans()
     run = RunDirectory.create()
     child = subprocess.Popen(
-        [sys.executable, "-m", "deploy.lifecycle", str(os.getpid())],
+        [sys.executable, "-m", CHILD, str(os.getpid())],
         stdin=subprocess.PIPE,
         start_new_session=True,
         cwd=Path(__file__).resolve().parent.parent,

@@ -148,6 +148,18 @@ def summarise(concurrency: int, answers: Sequence[Answer]) -> Load:
     )
 
 
+def merged(loads: Sequence[Load]) -> Load:
+    """Several loads of one concurrency, one after another, as one; the time between them does not count."""
+    return Load(
+        concurrency=loads[0].concurrency,
+        wall_s=sum(load.wall_s for load in loads),
+        prompt_tokens=sum(load.prompt_tokens for load in loads),
+        output_tokens=sum(load.output_tokens for load in loads),
+        ttft_s=[seconds for load in loads for seconds in load.ttft_s],
+        latency_s=[seconds for load in loads for seconds in load.latency_s],
+    )
+
+
 def most_at_once(answers: Sequence[Answer]) -> int:
     """How many of the answers were being written at the same moment: past their first token, before their end."""
     changes = [(answer.first, 1) for answer in answers] + [(answer.ended, -1) for answer in answers]

@@ -1,6 +1,7 @@
 """What the gateway costs, with the demo model and with an engine that costs nothing: ``python -m tests.bench gateway``.
 
-Everything on and everything off are measured in turn, so that a machine whose speed drifts treats both alike.
+Everything on and everything off are measured in turns on one server, so that a machine whose speed drifts treats both
+alike (``tests.bench.both_sides``).
 """
 
 import asyncio
@@ -11,12 +12,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
 from deploy.machine import measure
-from tests.bench.client import new_session, send_all, summarise
+from tests.bench.client import merged, new_session, send_all, summarise
 from tests.bench.errors import BenchError
 from tests.bench.figures import Goal, spread
 from tests.bench.gateway_sides import Side, both_sides
@@ -33,14 +35,39 @@ from tests.live.deployment import free_port
 ALONE, BUSY = 1, 32
 WORDS, TOKENS = {ALONE: 8, BUSY: PROMPT_WORDS}, {ALONE: 2, BUSY: OUTPUT_TOKENS}
 """The gateway adds as much to the first token of a short request, and the model's own time varies by less there."""
-REQUESTS = {ALONE: 200, BUSY: 128}
-QUICK = {ALONE: 8, BUSY: 32}
+PAUSE_S = 0.5
+"""Between two turns: what one side does after its requests must not fall into the other's."""
 FAKE_REQUESTS, FAKE_AT_ONCE = 4000, 32
 MODEL = "demo"
+PROGRAM = ("-m", "tests.bench.both_sides")
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How often each side has its turn at a concurrency, and how many requests it sends then."""
+
+    turns: int
+    requests: int
+
+
+FULL = {ALONE: Turns(25, 10), BUSY: Turns(2, 128)}
+QUICK = {ALONE: Turns(2, 3), BUSY: Turns(1, 32)}
+
+
+class Texts:
+    """Prompts that no server has seen before."""
+
+    def __init__(self) -> None:
+        self._nonce, self._first = secrets.token_hex(4), 0
+
+    def take(self, count: int, words: int) -> list[str]:
+        """The next ``count`` of them."""
+        self._first += count
+        return prompts(self._nonce, self._first - count, count, words)
 
 
 class Sides(Record):
-    """One repeat: the loads of each side."""
+    """One repeat, of one start: the loads of each side."""
 
     on: list[Load]
     off: list[Load]
@@ -91,33 +118,39 @@ def run(*, quick: bool, repeats: int) -> GatewayBench:
             for stream in (False, True)
             for _ in range(repeats)
         ]
-        requests = QUICK if quick else REQUESTS
-        loads = [demo_repeat(on, off, number, repeats, requests) for number in range(1, repeats + 1)]
+        turns = QUICK if quick else FULL
+        loads = [demo_repeat((on, off), f"repeat {number} of {repeats}", turns) for number in range(1, repeats + 1)]
     return GatewayBench(date=now(), machine=describe_machine(), versions=versions(), repeats=loads, fake=fake)
 
 
-def demo_repeat(on: Side, off: Side, number: int, repeats: int, requests: dict[int, int]) -> Sides:
-    """One repeat of both sides. They take turns in being first, so that coming second favours neither."""
-    sides = [("on", on), ("off", off)]
-    if number % 2 == 0:
-        sides.reverse()
-    title = f"repeat {number} of {repeats}, everything"
-    return Sides(**{name: demo_loads(side, f"{title} {name}", requests) for name, side in sides})
-
-
-def demo_loads(side: Side, title: str, requests: dict[int, int]) -> list[Load]:
-    """The loads of one server with the demo model, started for them."""
+def demo_repeat(sides: tuple[Side, Side], title: str, turns: dict[int, Turns]) -> Sides:
+    """Start a server with the demo model and both sides, and measure them."""
     say(f"{title}: starting")
-    nonce, found, first = secrets.token_hex(4), [], 0
-    with product(make_setup(*side.flags)) as running:
-        for concurrency, count in [(BUSY, WARM_UP), *requests.items()]:
-            texts = prompts(nonce, first, count, WORDS[concurrency])
-            first += count
-            answers = asyncio.run(send_all(running.url, MODEL, texts, concurrency, TOKENS[concurrency], side.headers))
-            found.append(summarise(concurrency, answers))
-            say(f"{title}: concurrency {found[-1].describe()}")
-    # The first was to warm up.
-    return found[1:]
+    texts = Texts()
+    with product(make_setup(*sides[0].flags), PROGRAM) as running:
+        for side in sides:
+            send(running.url, side, texts, BUSY, WARM_UP)
+        loads = [take_turns(running.url, sides, texts, at_once, turns[at_once]) for at_once in (ALONE, BUSY)]
+    for side in sides:
+        for load in loads:
+            say(f"{title}, everything {side.name}: concurrency {load[side.name].describe()}")
+    return Sides(**{side.name: [load[side.name] for load in loads] for side in sides})
+
+
+def take_turns(url: str, sides: tuple[Side, Side], texts: Texts, at_once: int, turns: Turns) -> dict[str, Load]:
+    """The load of each side by its name. They take turns in being first, so that coming second favours neither."""
+    found: dict[str, list[Load]] = {side.name: [] for side in sides}
+    for turn in range(turns.turns):
+        for side in sides if turn % 2 == 0 else reversed(sides):
+            time.sleep(PAUSE_S)
+            found[side.name].append(send(url, side, texts, at_once, turns.requests))
+    return {name: merged(loads) for name, loads in found.items()}
+
+
+def send(url: str, side: Side, texts: Texts, at_once: int, requests: int) -> Load:
+    """Send so many requests to a side."""
+    words = texts.take(requests, WORDS[at_once])
+    return summarise(at_once, asyncio.run(send_all(url, MODEL, words, at_once, TOKENS[at_once], side.headers)))
 
 
 def fake_rate(side: Side, stream: bool, quick: bool) -> float:
@@ -128,7 +161,7 @@ def fake_rate(side: Side, stream: bool, quick: bool) -> float:
         before = sum(process.cpu_times()[:2])
         asyncio.run(send_fake(url, side, stream, count))
         rate = count / (sum(process.cpu_times()[:2]) - before)
-    say(f"fake engine, stream {stream}, {'on' if side.headers else 'off'}: {rate:.0f} requests/s of a core")
+    say(f"fake engine, stream {stream}, {side.name}: {rate:.0f} requests/s of a core")
     return rate
 
 

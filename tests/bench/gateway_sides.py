@@ -4,7 +4,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,14 +15,17 @@ OFF = (
     *("--gateway.keys", "off", "--guard.safe-prompt", "off"),
     *("--no-limits.enabled", "--no-quotas.enabled", "--no-admission.enabled", "--no-log.access"),
 )
+OFF_HEADERS = {"x-side": "off"}
+"""What a request for the side that is off has, where one server has both (``tests.bench.both_sides``)."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Flags of serve.py, and the headers that a client needs."""
+    """Flags of serve.py for a server that has only this side, and the headers that a client needs."""
 
+    name: str
     flags: tuple[str, ...]
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str]
 
 
 class _Collector(BaseHTTPRequestHandler):
@@ -53,5 +56,6 @@ def both_sides() -> Iterator[tuple[Side, Side]]:
             *("--gateway.keys-file", str(file), "--gateway.open-metrics", "--log.format", "json"),
             *("--usage.directory", f"{directory}/usage", "--tracing.otlp-endpoint", endpoint),
         )
-        yield Side(flags, {"authorization": f"Bearer {printed.getvalue().strip()}"}), Side(OFF)
+        key = {"authorization": f"Bearer {printed.getvalue().strip()}"}
+        yield Side("on", flags, key), Side("off", OFF, OFF_HEADERS)
     collector.shutdown()

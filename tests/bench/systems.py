@@ -17,7 +17,7 @@ from deploy.leases import free_cores, lease_cores
 from tests.bench.errors import BenchError
 from tests.bench.progress import say
 from tests.bench.setup import Setup, as_flags
-from tests.live.deployment import START_TIMEOUT_S, STOP_TIMEOUT_S, Deployment, assert_gone, free_port
+from tests.live.deployment import SERVE, START_TIMEOUT_S, STOP_TIMEOUT_S, Deployment, assert_gone, free_port
 
 POLL_S = 0.1
 TURN_TIMEOUT_S = 1200.0
@@ -51,15 +51,15 @@ def wait_for_cores(setup: Setup) -> None:
 
 
 @contextlib.contextmanager
-def product(setup: Setup) -> Iterator[Running]:
-    """``serve.py`` with one replica on every core.
+def product(setup: Setup, program: tuple[str, ...] = SERVE) -> Iterator[Running]:
+    """``serve.py``, or ``program`` in its place, with one replica on every core.
 
     Raises:
         BenchError: it did not become ready.
     """
     wait_for_cores(setup)
     started = time.monotonic()
-    deployment = Deployment(*setup.flags)
+    deployment = Deployment(*setup.flags, program=program)
     try:
         try:
             deployment.wait_ready()

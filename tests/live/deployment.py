@@ -18,6 +18,7 @@ from typing import ClassVar
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVE = (str(ROOT / "serve.py"),)
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 120.0
 
@@ -32,18 +33,24 @@ def free_port() -> int:
 
 
 class Deployment:
-    """A running ``serve.py``. ``stdout`` and ``stderr`` collect whole lines as they come."""
+    """A running ``serve.py``, or ``program`` in its place. ``stdout`` and ``stderr`` collect lines as they come."""
 
     running: ClassVar[set["Deployment"]] = set()
     """Those that have not been waited for: where a test fails, they are described."""
 
-    def __init__(self, *flags: str, port: int | None = None, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        port: int | None = None,
+        environment: dict[str, str] | None = None,
+        program: tuple[str, ...] = SERVE,
+    ) -> None:
         self.port = port or free_port()
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._ready: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "serve.py"), "--port", str(self.port), *flags],
+            [sys.executable, *program, "--port", str(self.port), *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
