@@ -28,6 +28,10 @@ from deploy.quota_actor import end_quota_actor
 from deploy.settings import Settings
 
 APPLICATION = "mistral-serve"
+WRITTEN_WITHIN_S = 1.0
+"""When a request has ended, the replica has written its lines of the access and the usage log in this time, four times
+what both collect for (``deploy.gateway.afterwards``, ``usage_log``). Then the replica is killed."""
+
 POLL_S = 0.25
 logger = logging.getLogger("mistral-serve")
 
@@ -138,6 +142,7 @@ def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     else:
         replica_ports, lease = local
         drain(directory.admin_socket, replica_ports, settings.server.drain_timeout_s, logger.info)
+        time.sleep(WRITTEN_WITHIN_S)
         lease.release()
     logger.info("stopped")
 

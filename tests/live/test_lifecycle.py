@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deploy.gateway.usage_files import UsageLine
 from deploy.leases import user_directory
 from deploy.model import prepare
 from tests.live.deployment import ROOT, Deployment, assert_gone, port_is_free
@@ -26,10 +27,10 @@ TOKENS = 200
 
 
 @pytest.fixture
-def deployment() -> Iterator[Deployment]:
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
     """A ready deployment; whatever a test does to it, nothing of it outlives the test."""
     before = engine_files()
-    running = Deployment()
+    running = Deployment("--usage.directory", str(tmp_path))
     family = []
     try:
         running.wait_ready()
@@ -57,7 +58,9 @@ def run_directories() -> set[Path]:
     return set(user_directory().glob("r*"))
 
 
-def test_sigint_refuses_new_requests_finishes_the_running_stream_and_exits_with_0(deployment: Deployment) -> None:
+def test_sigint_refuses_new_requests_finishes_the_running_stream_and_exits_with_0(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     assert deployment.stdout[-1] == f"READY http://127.0.0.1:{deployment.port}/v1 model=demo replicas=1"
     assert sampled_tokens(deployment) == 1, "the sampler was not compiled before READY"
     stream, thread = start_stream(deployment.url, STORY, max_tokens=TOKENS)
@@ -76,6 +79,11 @@ def test_sigint_refuses_new_requests_finishes_the_running_stream_and_exits_with_
     assert (stream.error, stream.done, stream.tokens) == ("", True, TOKENS)
     assert deployment.wait() == 0
     assert deployment.stderr[-1].endswith("stopped")
+    assert any("access INFO    200 POST   /v1/completions" in line for line in deployment.stderr)
+    used = [
+        UsageLine.model_validate_json(line) for file in tmp_path.iterdir() for line in file.read_text().splitlines()
+    ]
+    assert [(line.status, line.completion_tokens) for line in used if line.final] == [(200, TOKENS)]
 
 
 def test_a_second_deployment_is_told_why_not_and_a_second_sigint_ends_the_first_now(deployment: Deployment) -> None:
