@@ -15,7 +15,7 @@ DELAY_S = 0.25
 """Ended requests of this time are told together."""
 
 MOST_WAITING = 64
-"""Ended requests that wait; the next one has them told at once, which bounds how many bodies they hold."""
+"""Ended requests that may wait; one more has the oldest told at once, which bounds how many bodies are held."""
 
 AT_ONCE = 16
 """Requests that one turn of the event loop tells of: about as long as a stream may wait, some milliseconds."""
