@@ -22,15 +22,16 @@ from deploy.certificate_watch import CertificateWatch
 from deploy.cluster import RunDirectory, connect, start_local
 from deploy.errors import ServeError, StartError
 from deploy.failure import cause_of
+from deploy.gateway.observed import BATCH_S
 from deploy.processes import adopt_orphans, children, die_with_parent, end_descendants, reap_orphans
 from deploy.proxy_admin import drain, replicas_up
 from deploy.quota_actor import end_quota_actor
 from deploy.settings import Settings
 
 APPLICATION = "mistral-serve"
-WRITTEN_WITHIN_S = 1.0
-"""When a request has ended, the replica has written its lines of the access and the usage log in this time, four times
-what both collect for (``deploy.gateway.afterwards``, ``usage_log``). Then the replica is killed."""
+WRITTEN_WITHIN_S = 4 * BATCH_S
+"""When a request has ended, the replica has written its lines of the access and the usage log in this time. Then the
+replica is killed."""
 
 POLL_S = 0.25
 logger = logging.getLogger("mistral-serve")

@@ -9,10 +9,8 @@ import atexit
 from collections import deque
 from collections.abc import Sequence
 
+from deploy.gateway.observed import BATCH_S
 from deploy.gateway.request import Observer, RequestRecord
-
-DELAY_S = 0.25
-"""Ended requests of this time are told together."""
 
 MOST_WAITING = 64
 """Ended requests that may wait; one more has the oldest told at once, which bounds how many bodies are held."""
@@ -27,7 +25,7 @@ class Afterwards:
     It needs a running event loop, but for ``close``.
     """
 
-    def __init__(self, observers: Sequence[Observer], delay_s: float = DELAY_S) -> None:
+    def __init__(self, observers: Sequence[Observer], delay_s: float = BATCH_S) -> None:
         self._observers, self._delay_s = tuple(observers), delay_s
         self._ended: deque[RequestRecord] = deque()
         self._timer: asyncio.Handle | None = None

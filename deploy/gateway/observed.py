@@ -9,6 +9,10 @@ from typing import NamedTuple
 from deploy.gateway.request import RequestRecord
 from deploy.gateway.routes import UNKNOWN
 
+BATCH_S = 0.25
+"""What ended within this time is written down together. Each by itself would take a core from the model for it: over
+1 ms of the next request's time to first token on a CPU (docs/benchmarks.md)."""
+
 LONGEST_MODEL = 128
 """Characters of a model's name that are kept."""
 

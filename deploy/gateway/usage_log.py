@@ -1,6 +1,6 @@
 """The usage log: what every request used, in files that survive the replica (``deploy.gateway.usage_files``).
 
-What is guaranteed: a line is the kernel's about ``COLLECT_S`` after its request ended, and the death of the process,
+What is guaranteed: a line is the kernel's about ``BATCH_S`` after its request ended, and the death of the process,
 SIGKILL included, then loses nothing of it. Of a running request that death loses at most what came in ``progress_s``.
 The files are synchronised with the disk as often, which bounds what a crash of the machine loses.
 """
@@ -11,14 +11,10 @@ import time
 from itertools import count
 from pathlib import Path
 
-from deploy.gateway.observed import Seldom, ended_at, model_of
+from deploy.gateway.observed import BATCH_S, Seldom, ended_at, model_of
 from deploy.gateway.request import RequestRecord
 from deploy.gateway.routes import JSON_ROUTES
 from deploy.gateway.usage_files import UsageFiles, UsageLine
-
-COLLECT_S = 0.25
-"""Lines that come within this time are written together. Writing each by itself takes a core from the model for it:
-1 ms of the next request's time to first token on a CPU (docs/benchmarks.md)."""
 
 CLOSE_S = 5.0
 """How long ``close`` waits for a disk that hangs."""
@@ -108,7 +104,7 @@ class UsageLog:
         next_progress = time.monotonic() + self._progress_s
         while not self._closed.is_set():
             if self._wake.wait(next_progress - time.monotonic()):
-                self._closed.wait(COLLECT_S)
+                self._closed.wait(BATCH_S)
                 self._wake.clear()
             due = time.monotonic() >= next_progress
             self._write(progress=due and not self._files.behind)

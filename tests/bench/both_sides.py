@@ -24,7 +24,7 @@ _is_off: ContextVar[bool] = ContextVar("is_off", default=False)
 
 
 class BothSides(Gateway):
-    """A gateway in whose place another one, ``off``, serves the requests that ask for it."""
+    """The gateway with everything off; ``on`` serves in its place, but for the requests that ask for this one."""
 
     def __init__(self, settings: Settings, on: Gateway) -> None:
         nothing = load(argv=OFF)

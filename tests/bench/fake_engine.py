@@ -20,6 +20,7 @@ from deploy.quota_actor import book_for
 from deploy.settings import Settings
 
 TOKENS = 16
+CAPACITY = Capacity(2**30, lambda tokens: tokens * 23_040, 2048, 128, 512)
 PROMPT = {"prompt_token_ids": list(range(100))}
 _STATS = SimpleNamespace(queued_ts=1.0, scheduled_ts=1.0, first_token_ts=1.0)
 
@@ -84,8 +85,7 @@ def app_for(settings: Settings) -> App:
     engine = FakeEngine()
     admission = None
     if settings.admission.enabled:
-        capacity = Capacity(2**30, lambda tokens: tokens * 23_040, 2048, 128, 512)
-        admission = Admission(capacity, settings.admission)
+        admission = Admission(CAPACITY, settings.admission)
     meter(engine, admission, settings.limits if settings.limits.enabled else None)
     return Gateway(settings, book_for(settings)).around(FakeApp(engine), "demo", admission)
 

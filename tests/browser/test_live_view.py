@@ -15,7 +15,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from loadtest._mock_process import mock_server
 from tests.browser.chromium import DESK, PHONE, WAIT_S, browsing, complaints, until
-from tests.live.deployment import free_port
+from tests.live.deployment import eventually, free_port
 from tests.locust_process import ROOT, with_a_port_to_meet
 
 TABLE = """
@@ -104,9 +104,7 @@ def csv_table(url: str) -> list[list[str]]:
 
 
 def test_the_csv_link_gives_the_same_table(url: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not complete(table := csv_table(url)):
-        assert time.monotonic() < deadline, table
-        time.sleep(0.1)
+    eventually(lambda: complete(csv_table(url)), WAIT_S, "the CSV file holds figures of all scenarios")
+    table = csv_table(url)
     assert table[0][:6] == ["Scenario", "# Requests", "Completed/s", "Failed %", "Goodput/s", "TTFT p50 (ms)"]
     assert [row[0] for row in table[1:]] == ["all requests", "chat", "completion"]

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from deploy.gateway.admission import Admission, Ticket
-from deploy.gateway.demand import Capacity
 from deploy.gateway.stack import Gateway
 from deploy.loading import load
 from deploy.quota_actor import book_for
 from deploy.settings import AdmissionSettings, LogSettings, TracingSettings
 from tests.bench.both_sides import BothSides, meter_both
-from tests.bench.fake_engine import TOKENS, FakeApp, FakeEngine
+from tests.bench.fake_engine import CAPACITY, TOKENS, FakeApp, FakeEngine
 from tests.bench.gateway_sides import Side, both_sides
 from tests.unit.asgi_calls import Response, call, scope_of
 
@@ -33,7 +32,7 @@ class Ledger(Admission):
 
 @pytest.fixture
 def ledger() -> Ledger:
-    return Ledger(Capacity(2**30, lambda tokens: tokens * 23_040, 2048, 128, 512), AdmissionSettings())
+    return Ledger(CAPACITY, AdmissionSettings())
 
 
 def ask(side: Side, ledger: Ledger, headers: dict[str, str]) -> Response:

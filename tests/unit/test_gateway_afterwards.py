@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
-from deploy.gateway.afterwards import AT_ONCE, DELAY_S, MOST_WAITING, Afterwards
+from deploy.gateway.afterwards import AT_ONCE, MOST_WAITING, Afterwards
+from deploy.gateway.observed import BATCH_S
 from deploy.gateway.request import RequestRecord
 from tests.unit.records import arrived, end
 
 Told = list[RequestRecord]
 
 
-def afterwards(check: Callable[[Afterwards, Told], Awaitable[None]], delay_s: float = DELAY_S) -> None:
+def afterwards(check: Callable[[Afterwards, Told], Awaitable[None]], delay_s: float = BATCH_S) -> None:
     """Run ``check`` in an event loop with an observer that remembers what it was told."""
     told: Told = []
 
@@ -41,11 +42,11 @@ def test_ended_requests_are_told_together_and_in_order_after_the_delay() -> None
         await asyncio.sleep(0)
         observer(second)
         assert told == []
-        await asyncio.sleep(2 * DELAY_S)
+        await asyncio.sleep(2 * BATCH_S)
         assert same(told, [first, second])
         (third,) = ended(1)
         observer(third)
-        await asyncio.sleep(2 * DELAY_S)
+        await asyncio.sleep(2 * BATCH_S)
         assert same(told, [first, second, third])
 
     afterwards(check)
@@ -84,7 +85,7 @@ def test_the_end_tells_of_what_is_left() -> None:
             observer(record)
         observer.close()
         assert same(told, records)
-        await asyncio.sleep(2 * DELAY_S)
+        await asyncio.sleep(2 * BATCH_S)
         assert same(told, records)
 
     afterwards(check)

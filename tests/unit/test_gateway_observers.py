@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from deploy.errors import UsageError
-from deploy.gateway.afterwards import DELAY_S
 from deploy.gateway.log_sink import FIFO_VARIABLE
-from deploy.gateway.observed import Seldom
+from deploy.gateway.observed import BATCH_S, Seldom
 from deploy.gateway.observers import check_endpoints, harmless, observers
 from deploy.gateway.request import RequestRecord
 from deploy.gateway.request_scope import RequestScope
@@ -53,7 +52,7 @@ def told(settings: Settings, record: RequestRecord) -> None:
             record.ended = ended
             observer(record)
         # A timer of the same event loop, due after the one that tells the slow observers.
-        await asyncio.sleep(2 * DELAY_S)
+        await asyncio.sleep(2 * BATCH_S)
 
     asyncio.run(tell())
 
