@@ -35,6 +35,7 @@ def test_what_the_gateway_adds_is_on_less_off() -> None:
     bench = GatewayBench(date="", machine={}, versions={}, repeats=[sides], fake=[fake, whole])
     text = gateway.render(bench)
     assert "| time to first token added at 1 | ≤ 1 ms | 1.50 ms | **missed** |" in text
+    assert "When 32 requests come at once, 1.5 ms are added to the median time to first token, which is 50 ms" in text
     assert "| stream | 1000 | 2000 | 500 |" in text
 
 
