@@ -29,7 +29,7 @@ from deploy.quota_actor import end_quota_actor
 from deploy.settings import Settings
 
 APPLICATION = "mistral-serve"
-WRITTEN_WITHIN_S = 4 * BATCH_S
+WRITTEN_WITHIN_S = 2 * BATCH_S
 """When a request has ended, the replica has written its lines of the access and the usage log in this time. Then the
 replica is killed."""
 

@@ -1,7 +1,8 @@
 """Tells observers of ended requests a little later and several at once, so that no next request waits for them.
 
 An observer that runs where its request ends keeps the event loop from a request that comes then. Besides, its code runs
-cold there: between two requests the model has the processor's caches.
+cold there: between two requests the model has the processor's caches. So each observer is told of a whole batch before
+the next one is.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ AT_ONCE = 16
 
 
 class Afterwards:
-    """An observer that tells ``observers`` of every ended request, in the order in which they ended.
+    """An observer that tells ``observers`` of every request that comes, and later of those that ended, in their order.
 
     It needs a running event loop, but for ``close``.
     """
@@ -32,8 +33,9 @@ class Afterwards:
         atexit.register(self.close)
 
     def __call__(self, record: RequestRecord) -> None:
-        """Keep an ended request until its turn comes."""
+        """Tell of a request that came; keep an ended one until its turn comes."""
         if record.ended is None:
+            self._tell_of([record])
             return
         self._ended.append(record)
         if self._timer is None:
@@ -51,7 +53,9 @@ class Afterwards:
         self._timer = asyncio.get_running_loop().call_soon(self._turn) if self._ended else None
 
     def _tell(self, most: int) -> None:
-        for _ in range(min(most, len(self._ended))):
-            record = self._ended.popleft()
-            for observer in self._observers:
+        self._tell_of([self._ended.popleft() for _ in range(min(most, len(self._ended)))])
+
+    def _tell_of(self, records: Sequence[RequestRecord]) -> None:
+        for observer in self._observers:
+            for record in records:
                 observer(record)

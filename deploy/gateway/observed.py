@@ -9,7 +9,7 @@ from typing import NamedTuple
 from deploy.gateway.request import RequestRecord
 from deploy.gateway.routes import UNKNOWN
 
-BATCH_S = 0.25
+BATCH_S = 0.5
 """What ended within this time is written down together. Each by itself would take a core from the model for it: over
 1 ms of the next request's time to first token on a CPU (docs/benchmarks.md)."""
 

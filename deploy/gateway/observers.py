@@ -28,20 +28,20 @@ def observers(settings: Settings, served_model: str) -> tuple[Observer, ...]:
     """The observers of one replica process; starts their threads. ``served_model`` is the name that clients use."""
     # Not Ray's id of the replica: it must be another one for every process that writes usage files.
     instance = uuid.uuid4().hex
-    found: list[Observer] = [request_metrics.observe]
     later: list[Observer] = []
+    if settings.usage.directory is not None:
+        later.append(UsageLog(settings.usage.directory, instance, settings.usage.progress_s, served_model))
     if settings.log.access:
         later.append(AccessLog(sink_from_environment(), settings.log, served_model))
-    if settings.usage.directory is not None:
-        found.append(UsageLog(settings.usage.directory, instance, settings.usage.progress_s, served_model))
     if settings.tracing.otlp_endpoint is not None:
         # Only a replica that traces needs OpenTelemetry.
         from deploy.gateway.tracing import Tracing
 
         later.append(Tracing(settings.tracing, instance, served_model))
+    found = [harmless(request_metrics.observe)]
     if later:
         found.append(Afterwards([harmless(observer) for observer in later]))
-    return tuple(map(harmless, found))
+    return tuple(found)
 
 
 def harmless(observer: Observer) -> Observer:

@@ -1,8 +1,8 @@
 """The usage log: what every request used, in files that survive the replica (``deploy.gateway.usage_files``).
 
-What is guaranteed: a line is the kernel's about ``BATCH_S`` after its request ended, and the death of the process,
-SIGKILL included, then loses nothing of it. Of a running request that death loses at most what came in ``progress_s``.
-The files are synchronised with the disk as often, which bounds what a crash of the machine loses.
+What is guaranteed: a line is the kernel's as soon as the log was told that its request ended, and the death of the
+process, SIGKILL included, then loses nothing of it. Of a running request that death loses at most what came in
+``progress_s``. The files are synchronised with the disk as often, which bounds what a crash of the machine loses.
 """
 
 import atexit
@@ -11,7 +11,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from deploy.gateway.observed import BATCH_S, Seldom, ended_at, model_of
+from deploy.gateway.observed import Seldom, ended_at, model_of
 from deploy.gateway.request import RequestRecord
 from deploy.gateway.routes import JSON_ROUTES
 from deploy.gateway.usage_files import UsageFiles, UsageLine
@@ -104,7 +104,6 @@ class UsageLog:
         next_progress = time.monotonic() + self._progress_s
         while not self._closed.is_set():
             if self._wake.wait(next_progress - time.monotonic()):
-                self._closed.wait(BATCH_S)
                 self._wake.clear()
             due = time.monotonic() >= next_progress
             self._write(progress=due and not self._files.behind)

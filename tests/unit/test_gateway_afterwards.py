@@ -36,7 +36,6 @@ def same(told: Told, records: list[RequestRecord]) -> bool:
 
 def test_ended_requests_are_told_together_and_in_order_after_the_delay() -> None:
     async def check(observer: Afterwards, told: Told) -> None:
-        observer(arrived())
         first, second = ended(2)
         observer(first)
         await asyncio.sleep(0)
@@ -50,6 +49,29 @@ def test_ended_requests_are_told_together_and_in_order_after_the_delay() -> None
         assert same(told, [first, second, third])
 
     afterwards(check)
+
+
+def test_a_request_that_comes_is_told_at_once() -> None:
+    async def check(observer: Afterwards, told: Told) -> None:
+        records = [arrived(), arrived()]
+        for record in records:
+            observer(record)
+        assert same(told, records)
+
+    afterwards(check)
+
+
+def test_each_observer_is_told_of_a_whole_batch_before_the_next() -> None:
+    told: list[tuple[str, RequestRecord]] = []
+
+    async def tell() -> None:
+        observer = Afterwards([lambda record: told.append(("a", record)), lambda record: told.append(("b", record))])
+        for record in ended(2):
+            observer(record)
+        observer.close()
+
+    asyncio.run(tell())
+    assert [name for name, _ in told] == ["a", "a", "b", "b"]
 
 
 def test_a_turn_of_the_event_loop_tells_of_few() -> None:
