@@ -99,6 +99,10 @@ class Load:
         goal = self._finished() + count
         eventually(lambda: self._finished() >= goal, 180, f"{count} more streams end")
 
+    def in_flight(self) -> list[Stream]:
+        """The streams that have not come to their end."""
+        return [stream for _, stream in self.streams if not (stream.done or stream.error)]
+
     def _finished(self) -> int:
         return sum(stream.done or bool(stream.error) for _, stream in self.streams)
 

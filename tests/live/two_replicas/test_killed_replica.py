@@ -24,6 +24,7 @@ class Killed:
     """A load during which one of two replicas was killed and came back.
 
     ``tokens``: of the streams that were cut, those that had come two periods of the usage log before.
+    A kernel may keep this process waiting for seconds while engines have the cores, so what streams when is looked at.
     """
 
     load: Load
@@ -36,32 +37,45 @@ def share_no_core(processes: list[psutil.Process]) -> bool:
     return not first & second
 
 
-def kill_a_replica(deployment: Deployment) -> float:
-    """Kill one and wait until it has come back; returns when it was killed."""
-    victim = deployment.named(r"^ray::ServeReplica")[0]
-    orphans = victim.children(recursive=True)
-    victim.kill()
-    killed = time.monotonic()
+def steady(running: Load) -> dict[int, int]:
+    """Chunks of every stream in flight, by its identity, once all have gone on for two periods of the usage log.
+
+    So everything that is returned is written down.
+    """
+    found: dict[int, int] = {}
+
+    def goes_on() -> bool:
+        found.clear()
+        found.update({id(stream): stream.chunks for stream in running.in_flight()})
+        time.sleep(2 * PROGRESS_S)
+        now = {id(stream) for stream in running.in_flight()}
+        return len(found) == AT_ONCE and min(found.values()) > 20 and now == found.keys()
+
+    eventually(goes_on, 180, f"all {AT_ONCE} stream")
+    return found
+
+
+def wait_for_return(deployment: Deployment, orphans: list[psutil.Process]) -> None:
+    """Wait until a killed replica has come back."""
     eventually(lambda: not any(process.is_running() for process in orphans), 120, "its processes end")
     eventually(lambda: len(deployment.engines()) == 2, 120, "it returns")
     eventually(lambda: len(deployment.serving_ports()) == 2, 120, "it serves again")
-    return killed
 
 
 @pytest.fixture(scope="module")
 def killed(pair: Guarded, exhausted: Exhausted) -> Killed:
     # The quota is used up first: the wait until it is free again goes on beside all this.
     assert not exhausted.after_it.done()
+    victim = pair.server.named(r"^ray::ServeReplica")[0]
+    orphans = victim.children(recursive=True)
     with load(pair.server.url, AT_ONCE, LONG, pair.key) as running:
-        first = [stream for _, stream in running.streams[:AT_ONCE]]
-        eventually(lambda: all(stream.chunks > 20 for stream in first), 180, "all six stream")
-        before = [stream.chunks for stream in first]
-        # Everything that came by now is written down by then.
-        time.sleep(2 * PROGRESS_S)
-        at = kill_a_replica(pair.server)
+        before = steady(running)
+        victim.kill()
+        at = time.monotonic()
+        wait_for_return(pair.server, orphans)
         # Streams that begin now go to the replica that came back too.
         time.sleep(5)
-    cut = sum(chunks for stream, chunks in zip(first, before, strict=True) if not stream.done)
+    cut = sum(before.get(id(stream), 0) for _, stream in running.streams if stream.error)
     return Killed(running, at, cut)
 
 
@@ -71,8 +85,9 @@ def test_each_of_two_replicas_has_cores_of_its_own(pair: Guarded) -> None:
 
 def test_only_its_own_streams_are_cut(killed: Killed) -> None:
     assert killed.load.broken(since=killed.at) == []
-    # HAProxy gives each of the two replicas three of the six.
-    assert len(killed.load.broken()) == AT_ONCE / 2
+    # HAProxy never gives one of the two replicas more than half of them.
+    assert 0 < len(killed.load.broken()) <= AT_ONCE / 2
+    assert killed.tokens > 0
     print(f"of 6 streams in flight were cut: {sorted(set(killed.load.broken()))}")
 
 
