@@ -37,10 +37,16 @@ def share_no_core(processes: list[psutil.Process]) -> bool:
     return not first & second
 
 
-def steady(running: Load) -> dict[int, int]:
+def far_from_its_end(pair: Guarded) -> list[int]:
+    """Of each replica, how many streams have a hundred tokens to come, by its own usage log."""
+    last = [{line["record"]: line for line in own}.values() for own in lines_of(pair.usage, "free").values()]
+    return [sum(not line["final"] and line["completion_tokens"] < LONG - 100 for line in own) for own in last]
+
+
+def steady(running: Load, pair: Guarded) -> dict[int, int]:
     """Chunks of every stream in flight, by its identity, once all have gone on for two periods of the usage log.
 
-    So everything that is returned is written down.
+    So everything that is returned is written down, and HAProxy has given each of the two replicas half of the streams.
     """
     found: dict[int, int] = {}
 
@@ -49,7 +55,9 @@ def steady(running: Load) -> dict[int, int]:
         found.update({id(stream): stream.chunks for stream in running.in_flight()})
         time.sleep(2 * PROGRESS_S)
         now = {id(stream) for stream in running.in_flight()}
-        return len(found) == AT_ONCE and min(found.values()) > 20 and now == found.keys()
+        if len(found) < AT_ONCE or min(found.values()) <= 20 or now != found.keys():
+            return False
+        return far_from_its_end(pair) == [AT_ONCE / 2] * 2
 
     eventually(goes_on, 180, f"all {AT_ONCE} stream")
     return found
@@ -69,7 +77,7 @@ def killed(pair: Guarded, exhausted: Exhausted) -> Killed:
     victim = pair.server.named(r"^ray::ServeReplica")[0]
     orphans = victim.children(recursive=True)
     with load(pair.server.url, AT_ONCE, LONG, pair.key) as running:
-        before = steady(running)
+        before = steady(running, pair)
         victim.kill()
         at = time.monotonic()
         wait_for_return(pair.server, orphans)
@@ -85,8 +93,8 @@ def test_each_of_two_replicas_has_cores_of_its_own(pair: Guarded) -> None:
 
 def test_only_its_own_streams_are_cut(killed: Killed) -> None:
     assert killed.load.broken(since=killed.at) == []
-    # HAProxy never gives one of the two replicas more than half of them.
-    assert 0 < len(killed.load.broken()) <= AT_ONCE / 2
+    # HAProxy gives each of the two replicas three of the six.
+    assert len(killed.load.broken()) == AT_ONCE / 2
     assert killed.tokens > 0
     print(f"of 6 streams in flight were cut: {sorted(set(killed.load.broken()))}")
 
