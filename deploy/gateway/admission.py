@@ -69,7 +69,7 @@ class Admission:
         self._reading = Rate(self._now)
         self._queues: dict[int, _Queue] = {}
         self._waiting = Demand()
-        self.correction = Correction()
+        self.correction = Correction(capacity.max_num_seqs)
         self._smallest = capacity.demand(1, 1)
         self._report()
 

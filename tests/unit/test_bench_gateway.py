@@ -1,9 +1,14 @@
 """Prevents: figures of the gateway's cost and of overload that are added up wrongly, and an empty picture."""
 
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from deploy.loading import load
@@ -67,6 +72,8 @@ def test_both_curves_are_told_for_each_part_of_the_load() -> None:
     assert "| 0–10 s | 1 | 0.50 / 0.50 / 0.50 | 1 | 4.0 / 4.0 / 4.0 | 0 |" in lines
     assert "| 50–60 s | 1 | 6.00 / 6.00 / 6.00 | 0 | - | 750 |" in lines
     assert lines[-1].startswith("50.0% of the accepted requests")
+    # The last one had its first token after the load.
+    assert lines[-1].endswith("0.017 were begun in each second of the load.")
 
 
 def test_a_machine_that_does_not_wake_a_sleeper_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +84,24 @@ def test_a_machine_that_does_not_wake_a_sleeper_has_stalled(monkeypatch: pytest.
         time.sleep(0.5)
     assert found
     assert all(began < stall.ended_s < time.monotonic() for stall in found)
+
+
+def autogroup(pid: int) -> str:
+    return Path(f"/proc/{pid}/autogroup").read_text(encoding="ascii")
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+def test_servers_in_sessions_of_their_own_get_a_smaller_share_of_the_cores() -> None:
+    command = [sys.executable, "-c", "input()"]
+    with (
+        psutil.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as server,
+        psutil.Popen(command, stdin=subprocess.PIPE) as helper,
+    ):
+        stalls.let_this_session_first([server, helper])
+        nice = [autogroup(each.pid).split()[-1] for each in (server, helper)]
+        server.communicate(b"\n")
+        helper.communicate(b"\n")
+    assert nice == [str(stalls.AUTOGROUP_NICE), autogroup(os.getpid()).split()[-1]]
 
 
 def test_the_picture_has_a_dot_for_every_answer() -> None:

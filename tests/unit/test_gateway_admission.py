@@ -33,7 +33,7 @@ class Replica:
         self.clock = clock
         capacity = Capacity(kv_bytes, lambda length: min(length, window), chunk, SLOTS, QUEUE)
         self.admission = Admission(capacity, AdmissionSettings(max_queue_wait_s=BOUND_S), clock)
-        for _ in range(1000):
+        for _ in range(2000):
             self.admission.correction.learn(1.0, 1.0)
 
     def ask(self, prompt: int = 10, max_tokens: int = 10, n: int = 1, priority: int = NORMAL) -> Ticket:

@@ -2,20 +2,22 @@
 
 import pytest
 
-from deploy.gateway.estimates import AVERAGED, DEVIATIONS, DOUBT, LARGEST, Correction
+from deploy.gateway.estimates import DEVIATIONS, DOUBT, LARGEST, ROUNDS, Correction
 
+SLOTS = 16
+AVERAGED = ROUNDS * SLOTS
 UNTAUGHT = 1 + DEVIATIONS * DOUBT
 
 
 def taught(estimated_s: float, waited_s: float, times: int) -> float:
-    correction = Correction()
+    correction = Correction(SLOTS)
     for _ in range(times):
         correction.learn(estimated_s, waited_s)
     return correction.factor
 
 
 def test_what_was_never_checked_is_doubted() -> None:
-    assert Correction().factor == UNTAUGHT == 2.0
+    assert Correction(SLOTS).factor == UNTAUGHT == 2.5
 
 
 def test_estimates_that_prove_right_are_believed() -> None:
@@ -32,10 +34,19 @@ def test_waits_shorter_than_estimated_lower_no_estimate() -> None:
 
 
 def test_waits_that_vary_raise_it_above_their_mean() -> None:
-    correction = Correction()
-    for waited_s in [4.0, 8.0] * 100:
+    correction = Correction(SLOTS)
+    for waited_s in [4.0, 8.0] * 10 * AVERAGED:
         correction.learn(4.0, waited_s)
     assert correction.factor == pytest.approx(1.5 + DEVIATIONS * 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("slots", [4, 128])
+def test_how_much_one_round_differs_from_the_next_is_remembered(slots: int) -> None:
+    correction = Correction(slots)
+    for waited_s in [4.0, 6.0] * 50:
+        for _ in range(slots):
+            correction.learn(4.0, waited_s)
+            assert correction.factor >= 1.5
 
 
 def test_short_estimates_teach_nothing() -> None:
