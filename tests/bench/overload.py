@@ -169,7 +169,7 @@ def render(bench: OverloadBench) -> str:
             f"**Overload: {bench.sent_rate:.0f} requests/s, {TIMES} times the {bench.held_rate:.1f} that it holds**",
             table(HEADER, rows),
             f"{within:.1%} of the accepted requests had their first token within the objective of "
-            f"{bench.objective_s:g} s. {bench.begun_rate:.2g} were begun in each second of the load.",
+            f"{bench.objective_s:g} s. {bench.begun_rate:.2f} were begun in each second of the load.",
         ]
     )
 

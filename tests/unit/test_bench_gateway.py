@@ -73,7 +73,7 @@ def test_both_curves_are_told_for_each_part_of_the_load() -> None:
     assert "| 50–60 s | 1 | 6.00 / 6.00 / 6.00 | 0 | - | 750 |" in lines
     assert lines[-1].startswith("50.0% of the accepted requests")
     # The last one had its first token after the load.
-    assert lines[-1].endswith("0.017 were begun in each second of the load.")
+    assert lines[-1].endswith("0.02 were begun in each second of the load.")
 
 
 def test_a_machine_that_does_not_wake_a_sleeper_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
