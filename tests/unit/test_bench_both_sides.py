@@ -9,7 +9,7 @@ from deploy.gateway.admission import Admission, Ticket
 from deploy.gateway.stack import Gateway
 from deploy.loading import load
 from deploy.quota_actor import book_for
-from deploy.settings import AdmissionSettings, LogSettings, TracingSettings
+from deploy.settings import AdmissionSettings, LogSettings, TracingSettings, UsageSettings
 from tests.bench.both_sides import BothSides, meter_both
 from tests.bench.fake_engine import CAPACITY, TOKENS, FakeApp, FakeEngine
 from tests.bench.gateway_sides import Side, both_sides
@@ -37,7 +37,7 @@ def ledger() -> Ledger:
 
 def ask(side: Side, ledger: Ledger, headers: dict[str, str]) -> Response:
     # What is written after a request would be written when the test is over.
-    quiet = {"log": LogSettings(access=False), "tracing": TracingSettings()}
+    quiet = {"log": LogSettings(access=False), "tracing": TracingSettings(), "usage": UsageSettings()}
     settings = load(argv=side.flags).model_copy(update=quiet)
     engine = FakeEngine()
     meter_both(engine, ledger, settings.limits)

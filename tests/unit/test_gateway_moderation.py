@@ -20,7 +20,7 @@ from deploy.gateway.moderation import NotJudgedError
 from deploy.gateway.moderation_client import LARGEST_ANSWER, Endpoint
 from deploy.gateway.moderation_texts import prompt_texts
 from deploy.gateway.stack import Gateway
-from deploy.settings import GatewaySettings, GuardSettings, Settings
+from deploy.settings import GatewaySettings, GuardSettings, LogSettings, Settings
 from tests.unit.asgi_calls import Upstream, call, scope_of
 from tests.unit.guard_gate import Gate
 from tests.unit.key_gate import CHAT, entry, write
@@ -365,7 +365,7 @@ def test_the_whole_gateway_guards_what_its_settings_ask_for(stub: StubClassifier
     write(file, entry(token), entry(guarded, guard=True))
     guard = GuardSettings(moderation="on_request", moderation_url=stub.moderations_url, moderation_stage="input")
     upstream = Upstream()
-    settings = Settings(gateway=GatewaySettings(keys_file=file), guard=guard)
+    settings = Settings(gateway=GatewaySettings(keys_file=file), guard=guard, log=LogSettings(access=False))
 
     def status(key: str, text: str) -> int:
         # A gateway of its own for each request: its connections belong to one event loop.

@@ -16,6 +16,8 @@ from deploy.strict_yaml import parse_yaml
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
 
 GIB = 1024**3
+# What is written after a request would be written when the test is over.
+QUIET = {"access": False}
 
 
 def settings(**groups: Any) -> Settings:
@@ -144,18 +146,21 @@ def test_files_that_cannot_be_used_are_refused_with_the_remedy(
 
 def test_with_keys_the_whole_app_is_behind_them(key_file: Path) -> None:
     upstream = Upstream()
-    app = Gateway(settings(gateway={"keys_file": key_file})).around(upstream, "demo")
+    app = Gateway(settings(gateway={"keys_file": key_file}, log=QUIET)).around(upstream, "demo")
     assert [call(app, scope_of(path)).status for path in ("/v1/models", "/metrics", "/health")] == [401, 403, 200]
 
 
 def test_without_keys_every_route_is_as_the_app_has_it_but_errors_are_openais() -> None:
-    app = Gateway(settings()).around(Upstream(), "demo")
+    app = Gateway(settings(log=QUIET)).around(Upstream(), "demo")
     assert [call(app, scope_of(path)).status for path in ("/v1/models", "/metrics", "/nowhere")] == [200, 200, 200]
-    assert call(Gateway(settings()).around(Upstream(404), "demo"), scope_of("/nowhere")).error["code"] == "not_found"
+    assert (
+        call(Gateway(settings(log=QUIET)).around(Upstream(404), "demo"), scope_of("/nowhere")).error["code"]
+        == "not_found"
+    )
 
 
 def test_a_part_of_the_gateway_that_fails_is_an_answer_too() -> None:
-    app = Gateway(settings(), None).around(Upstream(fails=RuntimeError("secret")), "demo")
+    app = Gateway(settings(log=QUIET), None).around(Upstream(fails=RuntimeError("secret")), "demo")
     response = Response()
     with pytest.raises(RuntimeError):
         call(app, scope_of("/v1/models"), response=response)
