@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from deploy.gateway.quota_book import TIMEOUT_S, Verdict
@@ -46,6 +47,13 @@ def take(book: ActorBook, requests: int | None, tokens: int | None = None) -> Ve
     return asyncio.run(asyncio.wait_for(book.take("team", requests, tokens), timeout=60))
 
 
+def process_of(ray: Any, application: str) -> int:
+    """The id of the process in which the actor of the application runs."""
+    actor = ray.get_actor(actor_name(application), namespace=NAMESPACE)
+    process: int = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+    return process
+
+
 def test_two_books_share_their_counts_and_no_request_passes_twice(application: str) -> None:
     async def ask() -> list[Verdict]:
         books = [ActorBook(application), ActorBook(application)]
@@ -76,9 +84,7 @@ def test_an_actor_that_dies_is_started_again_with_empty_counts(ray: Any, applica
     book = ActorBook(application)
     assert not take(book, 1).exhausted
     assert take(book, 1).exhausted
-    actor = ray.get_actor(actor_name(application), namespace=NAMESPACE)
-    process = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
-    os.kill(process, signal.SIGKILL)
+    os.kill(process_of(ray, application), signal.SIGKILL)
 
     def admitted() -> bool:
         try:
@@ -92,7 +98,10 @@ def test_an_actor_that_dies_is_started_again_with_empty_counts(ray: Any, applica
 def test_an_actor_that_was_ended_is_made_anew_by_whoever_asks_next(ray: Any, application: str) -> None:
     book = ActorBook(application)
     take(book, 1)
+    process = process_of(ray, application)
     end_quota_actor(application)
+    # Ray ends it behind the call, and until then it counts.
+    eventually(lambda: not psutil.pid_exists(process), 30, "the actor is gone")
     with pytest.raises(ray.exceptions.RayActorError):
         take(book, 1)
     assert not take(book, 1).exhausted
@@ -112,8 +121,15 @@ def test_an_actor_outlives_the_replica_that_started_it(ray: Any, application: st
     replica = ray.remote(Replica).options(num_cpus=1, scheduling_strategy=place).remote()
     assert not ray.get(replica.take.remote(), timeout=60)
     remove_placement_group(group)
-    with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(replica.take.remote(), timeout=60)
+
+    def gone() -> bool:
+        try:
+            ray.get(replica.take.remote(), timeout=60)
+        except ray.exceptions.RayActorError:
+            return True
+        return False
+
+    eventually(gone, 30, "the replica is gone")
     assert take(ActorBook(application), 1).exhausted
 
 
