@@ -21,12 +21,13 @@ AUTOGROUP_NICE = 5
 SLEEPER = f"""
 import select, sys, time
 late = []
-began = time.monotonic()
-while not select.select([sys.stdin], [], [], 0.01)[0]:
+ended = False
+while not ended:
+    began = time.monotonic()
+    ended = select.select([sys.stdin], [], [], 0.01)[0]
     woken = time.monotonic()
     if woken - began - 0.01 > {SHORTEST_S}:
         late.append((woken, woken - began - 0.01))
-    began = time.monotonic()
 for each in late:
     print(*each)
 """

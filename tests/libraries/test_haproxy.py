@@ -5,7 +5,6 @@ import re
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -121,6 +120,16 @@ def replica() -> Iterator[Replica]:
         server.server_close()
 
 
+def all_is_read(connection: socket.socket) -> bool:
+    """Whether the other end, on this machine, has read what was sent (proc_net_tcp.txt of Linux: ``rx_queue``)."""
+    own, other = connection.getsockname()[1], connection.getpeername()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues = line.split()[:5]
+        if [int(end.partition(":")[2], 16) for end in (local, remote)] == [other, own]:
+            return int(queues.partition(":")[2], 16) == 0
+    return False
+
+
 def answers(client: httpx.Client) -> bool:
     try:
         client.get("/")
@@ -169,8 +178,8 @@ def test_a_body_that_is_not_valid_http_gets_openais_error_object(proxy: Start, r
     client = proxy("/", replicas=(replica(Healthy),))
     with socket.create_connection((client.base_url.host, client.base_url.port), 10) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}")
-        # What comes in one packet with the headers gets HAProxy's own page, which cannot be set.
-        time.sleep(0.2)
+        # What HAProxy reads together with the headers gets its own page, which cannot be set.
+        eventually(lambda: all_is_read(connection), 30, "HAProxy has read the headers")
         connection.sendall(b"no end of it")
         head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")

@@ -84,6 +84,12 @@ class Redis:
 
 
 @pytest.fixture
+def _one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The minute does not end between two requests."""
+    monkeypatch.setattr("deploy.gateway.quota_book.token_window", lambda *_: (1, 30.0))
+
+
+@pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     server = Redis(tmp_path, free_port())
     server.start()
@@ -95,6 +101,7 @@ def admitted(verdict: Verdict) -> bool:
     return not verdict.exhausted
 
 
+@pytest.mark.usefixtures("_one_window")
 def test_two_books_on_one_redis_share_their_counts(redis: Redis) -> None:
     async def run() -> None:
         first, second = redis.book(), redis.book()
@@ -107,6 +114,7 @@ def test_two_books_on_one_redis_share_their_counts(redis: Redis) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("_one_window")
 def test_counts_survive_the_book_that_made_them(redis: Redis) -> None:
     async def use() -> Verdict:
         book = redis.book()
@@ -138,6 +146,7 @@ def test_waiting_as_long_as_told_succeeds_also_after_an_excess(redis: Redis, pas
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("_one_window")
 def test_odd_names_and_huge_numbers_are_counted_apart_and_exactly(redis: Redis) -> None:
     async def run() -> None:
         book, limit = redis.book(), 10**15
@@ -150,6 +159,7 @@ def test_odd_names_and_huge_numbers_are_counted_apart_and_exactly(redis: Redis) 
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("_one_window")
 def test_every_count_in_redis_ends_by_itself_and_bears_our_prefix(redis: Redis) -> None:
     async def run() -> None:
         from redis.asyncio import Redis as Client
@@ -171,7 +181,9 @@ class Guarded:
 
     def __init__(self, settings: QuotaSettings) -> None:
         self.upstream = Upstream()
-        self.quotas = Quotas(self.upstream, redis_book(settings), settings)
+        book = redis_book(settings)
+        book.timeout_s = 60
+        self.quotas = Quotas(self.upstream, book, settings)
         self.app = RequestScope(self._keyed, (at_end.observe,))
 
     async def _keyed(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -23,13 +23,24 @@ START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 120.0
 
 
+HANDED_OUT: set[int] = set()
+SHARES = 4
+"""Of the ports, for as many processes of pytest at once (pytest-xdist names them gw0, gw1, …)."""
+
+
 def free_port() -> int:
-    """A free port below the ephemeral range: one within could be taken by any connection before it is listened on."""
+    """A free port below the ephemeral range: one within could be taken by any connection before it is listened on.
+
+    Nobody else gets it: not later in this process, nor in another one of pytest.
+    """
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SHARES
     while True:
-        port = random.randrange(30000, 32768)
+        port = random.randrange(30000 + share, 32768, SHARES)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in HANDED_OUT:
+                HANDED_OUT.add(port)
+                return port
 
 
 class Deployment:

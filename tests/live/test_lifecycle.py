@@ -17,7 +17,7 @@ import pytest
 from deploy.gateway.usage_files import UsageLine
 from deploy.leases import user_directory
 from deploy.model import prepare
-from tests.live.deployment import ROOT, Deployment, assert_gone, port_is_free
+from tests.live.deployment import ROOT, Deployment, assert_gone, eventually, port_is_free
 from tests.live.streams import start_stream
 
 pytestmark = pytest.mark.live
@@ -63,8 +63,9 @@ def test_sigint_refuses_new_requests_finishes_the_running_stream_and_exits_with_
 ) -> None:
     assert deployment.stdout[-1] == f"READY http://127.0.0.1:{deployment.port}/v1 model=demo replicas=1"
     assert sampled_tokens(deployment) == 1, "the sampler was not compiled before READY"
-    stream, thread = start_stream(deployment.url, STORY, max_tokens=TOKENS)
-    with httpx.Client(base_url=deployment.url) as kept_alive:
+    # Made before: loading certificates takes seconds while the engine has the cores.
+    with httpx.Client(base_url=deployment.url, timeout=60) as kept_alive:
+        stream, thread = start_stream(deployment.url, STORY, max_tokens=TOKENS)
         assert kept_alive.get("/health").status_code == 200
         deployment.process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + 10
@@ -102,7 +103,8 @@ def test_a_second_deployment_is_told_why_not_and_a_second_sigint_ends_the_first_
 
     stream, thread = start_stream(deployment.url, STORY, max_tokens=4000)
     deployment.process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    # Two signals that are sent before the first is looked at are one.
+    eventually(lambda: any("new requests are refused" in line for line in deployment.stderr), 60, "it is stopping")
     assert deployment.process.poll() is None
     deployment.process.send_signal(signal.SIGINT)
     assert deployment.wait(timeout_s=15) == 130

@@ -80,7 +80,7 @@ def test_a_machine_that_does_not_wake_a_sleeper_has_stalled(monkeypatch: pytest.
     monkeypatch.setattr(stalls, "SLEEPER", stalls.SLEEPER.replace(f"> {stalls.SHORTEST_S}", "> -1"))
     began = time.monotonic()
     with watched_stalls() as found:
-        time.sleep(0.5)
+        pass
     assert found
     assert all(began < stall.ended_s < time.monotonic() for stall in found)
 

@@ -5,7 +5,6 @@ place. The real HAProxy serves the certificates.
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from deploy.machine import Machine
 from deploy.plan.sizes import GIB
 from deploy.proxy import public_bind
 from deploy.settings import Settings, TlsSettings
+from tests.live.deployment import eventually, free_port
 from tests.unit.certificates import DAY, make, name_in, replace
 
 NOW = datetime.now(UTC)
@@ -154,9 +154,9 @@ global
     stats socket {socket} mode 600 level admin
 defaults
     mode http
-    timeout client 5s
-    timeout server 5s
-    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout connect 60s
 frontend http_frontend
     bind {bind}
     http-request return status 200 content-type text/plain string "hello"
@@ -168,17 +168,15 @@ class Haproxy:
 
     def __init__(self, folder: Path, files: Files) -> None:
         self.files, self.bundle, self.socket = files, folder / "tls.pem", folder / "admin"
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.watch = CertificateWatch(files.settings, self.bundle, lambda: self.socket)
         config = folder / "haproxy.cfg"
         config.write_text(CONFIG.format(socket=self.socket, bind=public_bind("127.0.0.1", self.port, self.bundle)))
         self.process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(config)], stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
-        while not self.listens():
-            assert self.process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+
+    def has_started(self) -> None:
+        """Return once it takes connections."""
+        eventually(self.listens, 30, "HAProxy listens")
 
     def listens(self) -> bool:
         """Whether both of its sockets take connections: HAProxy opens them one after the other."""
@@ -207,6 +205,7 @@ class Haproxy:
 def haproxy(tmp_path: Path, files: Files) -> Iterator[Haproxy]:
     server = Haproxy(tmp_path, files)
     try:
+        server.has_started()
         yield server
     finally:
         server.process.kill()

@@ -21,6 +21,11 @@ from tests.unit.records import RECEIVED, arrived, end, key, send_marked_requests
 JSON = LogSettings(format="json", level="debug")
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_fifo, "PATIENCE_S", 60.0)
+
+
 class Lines(list[str]):
     """A sink that keeps its lines, and refuses them while it is told to."""
 

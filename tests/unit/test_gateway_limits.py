@@ -245,6 +245,11 @@ class Slow:
             await Upstream(chunks=[b"null"])(scope, receive, send)
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.gateway.time_limit.GRACE_S", 60.0)
+
+
 def timed(app: App, path: str = CHAT, body: bytes | None = b"{}", observers: Sequence[Observer] = ()) -> Response:
     """The response to a client that stays until the end; ``body`` of ``None`` never comes to its end."""
     response = Response()

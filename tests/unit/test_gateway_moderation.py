@@ -38,7 +38,7 @@ def stub() -> Iterator[StubClassifier]:
 
 def gate(stub: StubClassifier, **settings: Any) -> Gate:
     known = {"moderation": "always", "moderation_url": stub.moderations_url, "moderation_stage": "input"}
-    return Gate(**{**known, **settings})
+    return Gate(**{**known, "moderation_timeout_s": 60, **settings})
 
 
 def chat(*texts: str, **fields: Any) -> dict[str, Any]:
@@ -306,7 +306,7 @@ class TestFailures:
         stub.keeps = True
 
         async def judge_three() -> list[list[bool]]:
-            judge = Endpoint(GuardSettings(moderation_url=stub.moderations_url))
+            judge = Endpoint(GuardSettings(moderation_url=stub.moderations_url, moderation_timeout_s=60))
             return [await judge.flagged([text]) for text in ("a", BAD, "b")]
 
         assert asyncio.run(judge_three()) == [[False], [True], [False]]

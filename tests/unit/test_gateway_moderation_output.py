@@ -61,7 +61,7 @@ def model(*chunks: bytes, kind: str = STREAM, **settings: Any) -> Model:
 
 def gate(stub: StubClassifier, app: Model, **settings: Any) -> Gate:
     known = {"moderation": "always", "moderation_url": stub.moderations_url, "moderation_stage": "output"}
-    return Gate(app=app, **{**known, "moderation_chunk_chars": PIECE, **settings})
+    return Gate(app=app, **{**known, "moderation_timeout_s": 60, "moderation_chunk_chars": PIECE, **settings})
 
 
 def event(data: dict[str, Any], name: str = "") -> bytes:

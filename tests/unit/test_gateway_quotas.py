@@ -75,6 +75,11 @@ def counted(metric: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"mistral_serve_{metric}_total", labels) or 0
 
 
+@pytest.fixture(autouse=True)
+def _within_one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.25)
+
+
 class TestRefusals:
     def test_beyond_the_requests_of_a_minute_is_429_with_the_wait(self) -> None:
         gate = Gate(key(requests_per_minute=2))
@@ -283,7 +288,9 @@ async def silent_server() -> AsyncIterator[int]:
 
 def nobody(port: int = 1) -> QuotaBook:
     """A book in a Redis that is not there. Port 1 needs root's rights to be listened on, and nobody does."""
-    return redis_book(QuotaSettings(redis_url=f"redis://127.0.0.1:{port}/0"))
+    book = redis_book(QuotaSettings(redis_url=f"redis://127.0.0.1:{port}/0"))
+    book.timeout_s = 60
+    return book
 
 
 class TestFailure:

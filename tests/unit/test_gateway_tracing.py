@@ -30,6 +30,11 @@ def collector() -> Iterator[StubCollector]:
     stub.close()
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "SEND_TIMEOUT_S", 60.0)
+
+
 @pytest.fixture
 def traced(collector: StubCollector) -> Iterator[Callable[..., list[Span]]]:
     """The spans that the collector has when the given requests have ended."""
@@ -186,7 +191,7 @@ def test_a_collector_that_is_not_there_disturbs_nothing(
 def test_spans_that_wait_for_a_slow_collector_are_bounded(
     collector: StubCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"MOST_WAITING": 64, "BATCH": 16, "SEND_TIMEOUT_S": 60.0}.items():
+    for name, value in {"MOST_WAITING": 64, "BATCH": 16}.items():
         monkeypatch.setattr(tracing, name, value)
     collector.open.clear()
     tracer = Tracing(TracingSettings(otlp_endpoint=collector.url), "one", "demo")

@@ -29,8 +29,9 @@ NEVER = 3600.0
 
 
 @pytest.fixture
-def open_log(tmp_path: Path) -> Iterator[Callable[[float], UsageLog]]:
+def open_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], UsageLog]]:
     """Makes the log of replica ``one`` in the test's directory; it is closed afterwards."""
+    monkeypatch.setattr("deploy.gateway.usage_log.CLOSE_S", 600.0)
     logs = []
 
     def make(progress_s: float) -> UsageLog:

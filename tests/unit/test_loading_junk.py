@@ -29,9 +29,7 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(JUNK | KEYS, inner, max_size=3)
 )
 
-bounded = settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+bounded = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def loads_or_is_refused(arguments: dict[str, Any] | None = None, **keywords: Any) -> None:

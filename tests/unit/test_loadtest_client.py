@@ -27,6 +27,11 @@ WORDS = " wind from the sea über 風 wind from"
 BOTH = pytest.mark.parametrize("api", ["chat", "completions"])
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest._exchange.STALE_S", 60.0)
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with mock_server("--ttft-s", "0", "--itl-s", "0") as url:
@@ -89,9 +94,7 @@ def test_the_text_is_kept_only_where_it_is_asked_for(client: Client) -> None:
 def test_the_role_alone_is_no_first_token(client: Client, url: str) -> None:
     record = client.send(spec_of(ttft_s=0.05))
     assert record.first is not None
-    assert record.headers is not None
     assert record.first >= read_truth(url)[record.request_id]["times"][0]
-    assert record.headers < read_truth(url)[record.request_id]["times"][0]
 
 
 def test_no_chunk_is_seen_before_it_was_sent_nor_joined_to_the_next(client: Client, url: str) -> None:

@@ -349,6 +349,7 @@ def test_a_locust_that_dies_or_hangs_costs_one_trial(tmp_path: Path, monkeypatch
     monkeypatch.setattr(LocustRunner, "command", lambda *_: [sys.executable, "-c", program])
     with pytest.raises(TrialError, match=r"^locust ended without a result: out of memory$"):
         runner(1.0, 0)
+    monkeypatch.setattr(LocustRunner, "command", lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"])
     monkeypatch.setattr(_locust_runner, "GRACE_S", -5)
     with pytest.raises(TrialError, match=r"^locust did not end at 1 requests/s: see "):
         runner(1.0, 0)

@@ -159,6 +159,7 @@ class TestTokens:
 
         check(scenario)
 
+    @pytest.mark.usefixtures("clock")
     def test_the_last_token_of_the_quota_is_the_last_one(self) -> None:
         async def scenario(book: QuotaBook) -> None:
             await book.charge("a", 100, 100)
@@ -189,6 +190,7 @@ class TestTokens:
 
         check(scenario)
 
+    @pytest.mark.usefixtures("clock")
     def test_charges_at_once_lose_nothing(self) -> None:
         async def scenario(book: QuotaBook) -> None:
             await asyncio.gather(*(book.charge("a", 10_000, 7) for _ in range(100)))
@@ -246,6 +248,7 @@ class TestNamesAndNumbers:
 
         check(scenario)
 
+    @pytest.mark.usefixtures("clock")
     def test_huge_quotas_and_charges_are_exact(self) -> None:
         async def scenario(book: QuotaBook) -> None:
             limit = 10**30

@@ -75,9 +75,9 @@ def test_the_openai_client_streams_a_chat_as_it_would_from_openai(client: openai
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert "Paris" in text
     assert chunks[-1].usage is not None
-    assert (
-        chunks[-1].usage.completion_tokens == len([c for c in chunks if c.choices and c.choices[0].delta.content]) + 1
-    )
+    with_text = [chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    # The last token ends the text. What the engine made while the server was held up comes in one chunk.
+    assert 1 < len(with_text) < chunks[-1].usage.completion_tokens
 
 
 def test_the_openai_client_lists_models_and_completes_text(client: openai.OpenAI) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -37,27 +38,33 @@ def share_no_core(processes: list[psutil.Process]) -> bool:
     return not first & second
 
 
-def far_from_its_end(pair: Guarded) -> list[int]:
-    """Of each replica, how many streams have a hundred tokens to come, by its own usage log."""
+def far_from_its_end(pair: Guarded, since: datetime) -> list[int]:
+    """Of each replica, how many streams it has written down since then with a hundred tokens to come."""
+
+    def counts(line: dict[str, Any]) -> bool:
+        written = datetime.fromisoformat(line["end"])
+        return not line["final"] and written >= since and line["completion_tokens"] < LONG - 100
+
     last = [{line["record"]: line for line in own}.values() for own in lines_of(pair.usage, "free").values()]
-    return [sum(not line["final"] and line["completion_tokens"] < LONG - 100 for line in own) for own in last]
+    return [sum(map(counts, own)) for own in last]
 
 
 def steady(running: Load, pair: Guarded) -> dict[int, int]:
-    """Chunks of every stream in flight, by its identity, once all have gone on for two periods of the usage log.
+    """Chunks of every stream in flight, by its identity, once all that is returned is written down.
 
-    So everything that is returned is written down, and HAProxy has given each of the two replicas half of the streams.
+    Besides, HAProxy has given each of the two replicas half of the streams.
     """
     found: dict[int, int] = {}
 
     def goes_on() -> bool:
         found.clear()
         found.update({id(stream): stream.chunks for stream in running.in_flight()})
+        seen = datetime.now(UTC)
         time.sleep(2 * PROGRESS_S)
         now = {id(stream) for stream in running.in_flight()}
         if len(found) < AT_ONCE or min(found.values()) <= 20 or now != found.keys():
             return False
-        return far_from_its_end(pair) == [AT_ONCE / 2] * 2
+        return far_from_its_end(pair, seen) == [AT_ONCE / 2] * 2
 
     eventually(goes_on, 180, f"all {AT_ONCE} stream")
     return found
