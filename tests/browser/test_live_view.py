@@ -23,6 +23,8 @@ return [...document.querySelectorAll("table")].map(table => [...table.rows].map(
   cell => cell.textContent))).find(rows => rows.length > 1 && rows[0].includes("TTFT p50 (ms)"))
 """
 SCENARIOS = "[...document.querySelectorAll('#scenario option')].map(option => option.text)"
+ENOUGH = 15
+"""Requests of a scenario whose medians do not show what held up a few."""
 
 
 @pytest.fixture(scope="module", params=[(), ("--processes", "2")], ids=["one process", "two processes"])
@@ -52,10 +54,6 @@ def wait_until_running(url: str) -> None:
                 return
         time.sleep(0.1)
     pytest.fail(f"no run begins at {url}")
-
-
-ENOUGH = 15
-"""Requests of a scenario whose medians do not show what held up a few."""
 
 
 def complete(table: list[list[str]] | None) -> dict[str, dict[str, str]]:

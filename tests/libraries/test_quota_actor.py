@@ -10,12 +10,11 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
 from deploy.gateway.quota_book import TIMEOUT_S, WINDOW_S, Verdict, token_window
 from deploy.quota_actor import NAMESPACE, START_S, ActorBook, actor_name, end_quota_actor
-from tests.live.deployment import eventually
+from tests.live.deployment import eventually, has_ended
 
 APPLICATION = "counted"
 
@@ -108,7 +107,7 @@ def test_an_actor_that_was_ended_is_made_anew_by_whoever_asks_next(ray: Any, app
     process = process_of(ray, application)
     end_quota_actor(application)
     # Ray ends it behind the call, and until then it counts.
-    eventually(lambda: not psutil.pid_exists(process), 30, "the actor is gone")
+    eventually(lambda: has_ended(process), 30, "the actor is gone")
     with pytest.raises(ray.exceptions.RayActorError):
         take(book, 1)
     assert not take(book, 1).exhausted

@@ -193,9 +193,23 @@ def port_is_free(port: int) -> bool:
 
 
 def eventually(condition: object, timeout_s: float, what: str) -> None:
-    """Wait until the callable ``condition`` is true, at most ``timeout_s`` seconds."""
+    """Wait until the callable ``condition`` is true; only a look that begins after ``timeout_s`` seconds fails it.
+
+    One that was held up itself proves nothing, so the next one decides.
+    """
     assert callable(condition)
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+    while True:
+        looked = time.monotonic()
+        if condition():
+            return
+        assert looked < deadline, f"not within {timeout_s} s: {what}"
         time.sleep(0.2)
+
+
+def has_ended(process: int) -> bool:
+    """Whether the process with this id is gone or only waits to be reaped."""
+    try:
+        return bool(psutil.Process(process).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

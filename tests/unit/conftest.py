@@ -1,6 +1,7 @@
 """Fixtures of the unit tests: an environment without the developer's own settings, and a server for load tests."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import settings
 from deploy.settings import ENV_PREFIX
 from loadtest._mock_process import mock_server
 from tests.locust_process import FAST
+from tests.unit.wall_clock import WallClock
 
 # An example that the machine holds up is no failure, and the same examples are tried each time.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -31,6 +33,14 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], Non
             monkeypatch.setenv(ENV_PREFIX + name, value)
 
     return set_all
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    """What ``time.time`` tells, to the storage of quotas as well."""
+    clock = WallClock()
+    monkeypatch.setattr(time, "time", clock)
+    return clock
 
 
 @pytest.fixture(scope="module")

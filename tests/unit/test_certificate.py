@@ -180,6 +180,7 @@ class Haproxy:
 
     def listens(self) -> bool:
         """Whether both of its sockets take connections: HAProxy opens them one after the other."""
+        assert self.process.poll() is None
         with socket.socket() as public, socket.socket(socket.AF_UNIX) as admin:
             return public.connect_ex(("127.0.0.1", self.port)) == 0 and admin.connect_ex(str(self.socket)) == 0
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -22,7 +21,10 @@ from deploy.gateway.request_scope import RequestScope
 from deploy.gateway.routes import GENERATING, JSON_ROUTES, RULES
 from deploy.settings import QuotaSettings
 from tests.unit.asgi_calls import Response, Upstream, call, scope_of
+from tests.unit.wall_clock import WallClock
 
+# No minute ends between two requests of a test.
+pytestmark = pytest.mark.usefixtures("clock")
 CHAT = "/v1/chat/completions"
 NAMES = [f"x-ratelimit-{what}-{kind}" for kind in ("requests", "tokens") for what in ("limit", "remaining", "reset")]
 
@@ -75,11 +77,6 @@ def counted(metric: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"mistral_serve_{metric}_total", labels) or 0
 
 
-@pytest.fixture(autouse=True)
-def _within_one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.25)
-
-
 class TestRefusals:
     def test_beyond_the_requests_of_a_minute_is_429_with_the_wait(self) -> None:
         gate = Gate(key(requests_per_minute=2))
@@ -108,11 +105,10 @@ class TestRefusals:
         gate.ask()
         assert "10 tokens and 1 requests per minute" in gate.ask().error["message"]
 
-    def test_the_wait_is_true(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        gate, now = Gate(key(requests_per_minute=1)), time.time
+    def test_the_wait_is_true(self, clock: WallClock) -> None:
+        gate = Gate(key(requests_per_minute=1))
         gate.ask()
-        wait = int(gate.ask().headers["retry-after"])
-        monkeypatch.setattr(time, "time", lambda: now() + wait)
+        clock.now += int(gate.ask().headers["retry-after"])
         assert gate.ask().status == 200
 
     def test_anthropics_clients_find_their_error(self) -> None:

@@ -14,6 +14,7 @@ from deploy.errors import StartError
 from deploy.model import demo
 from deploy.model.convert_demo import as_mistral
 from deploy.model.demo import ARCHITECTURE, build_demo, demo_directory, fetch_wheel, is_built
+from tests.live.deployment import eventually, has_ended
 from tests.unit.model_files import hf_files
 
 LLAMA_CONFIG = {
@@ -138,7 +139,7 @@ def test_killing_the_build_ends_its_converter_and_leaves_nothing_that_passes_for
         wait_for(marker)
         os.kill(builder.pid, signal.SIGKILL)
     assert not is_built(demo_directory(models))
-    wait_for_end(int(marker.read_text()))
+    eventually(lambda: has_ended(int(marker.read_text())), 60, "it has ended")
 
     path = build_demo(models, print, lambda *_: wheel, converter(tmp_path))
     assert is_built(path)
@@ -200,16 +201,4 @@ def test_the_known_numbers_are_those_of_smollm2_135m() -> None:
 def wait_for(path: Path) -> None:
     """Return once the file is there and written; the test's own time limit ends a wait in vain."""
     while not path.is_file() or not path.read_text():
-        os.sched_yield()
-
-
-def wait_for_end(pid: int) -> None:
-    """Return once the process is gone or only waits to be reaped."""
-    while True:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        if state == "Z":
-            return
         os.sched_yield()

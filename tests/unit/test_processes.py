@@ -5,7 +5,7 @@ import sys
 
 import psutil
 
-from tests.live.deployment import eventually
+from tests.live.deployment import eventually, has_ended
 
 # A parent that adopts orphans, whose child starts a grandchild and ends at once.
 FAMILY = """
@@ -43,15 +43,7 @@ def test_an_orphaned_grandchild_is_adopted_and_ended() -> None:
 def test_a_child_gets_sigterm_when_its_parent_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, FOLLOWER], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    child = psutil.Process(int(parent.stdout.readline()))
+    child = int(parent.stdout.readline())
     parent.kill()
     parent.wait(timeout=10)
     eventually(lambda: has_ended(child), 30, "the child has ended")
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Whether it is gone or only waits to be reaped."""
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True

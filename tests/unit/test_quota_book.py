@@ -1,7 +1,6 @@
 """Prevents: a key that uses more than its quota, a wait that was not long enough, and counts of two keys that mix."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,9 @@ from deploy.errors import UsageError
 from deploy.gateway.quota_book import MOST_AHEAD, WINDOW_S, QuotaBook, Verdict, redis_book
 from deploy.quota_actor import book_for
 from deploy.settings import QuotaSettings, Settings
+from tests.unit.wall_clock import WallClock
 
 ODD_NAMES = ["", "a", "a/", "a/1", "a/1/60", "a b", "ä/ö", "{a}", "*", "a:b", "\n", "requests/a", "x" * 5000]
-
-
-class WallClock:
-    """The time of day, which passes only when a test says so."""
-
-    now = 1_700_000_000.25
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
-    """What ``time.time`` tells, to the storage as well."""
-    clock = WallClock()
-    monkeypatch.setattr(time, "time", clock)
-    return clock
 
 
 def check(scenario: Callable[[QuotaBook], Awaitable[None]]) -> None:

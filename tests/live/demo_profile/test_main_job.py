@@ -62,7 +62,7 @@ def test_the_readmes_first_command_prints_what_the_readme_says(server: Deploymen
     assert "READY http://127.0.0.1:8000/v1 model=demo replicas=1" in readme
 
 
-def test_the_openai_client_streams_a_chat_as_it_would_from_openai(client: openai.OpenAI) -> None:
+def test_the_openai_client_streams_a_chat_as_it_would_from_openai(client: openai.OpenAI, http: httpx.Client) -> None:
     stream = client.chat.completions.create(
         model="demo",
         messages=[{"role": "user", "content": "What is the capital of France?"}],
@@ -75,8 +75,11 @@ def test_the_openai_client_streams_a_chat_as_it_would_from_openai(client: openai
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert "Paris" in text
     assert chunks[-1].usage is not None
+    body = {"model": "demo", "prompt": text, "add_special_tokens": False}
+    # The last token ends the text.
+    assert chunks[-1].usage.completion_tokens == http.post("/tokenize", json=body).json()["count"] + 1
     with_text = [chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
-    # The last token ends the text. What the engine made while the server was held up comes in one chunk.
+    # vLLM puts what the engine made while the server was held up into one chunk (``RequestOutputCollector``).
     assert 1 < len(with_text) < chunks[-1].usage.completion_tokens
 
 

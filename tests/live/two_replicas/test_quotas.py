@@ -40,7 +40,9 @@ def test_tokens_are_charged_over_both_replicas(pair: Guarded) -> None:
         assert (answer.status_code, answer.headers["x-ratelimit-remaining-tokens"]) == (200, str(before))
         eventually(lambda rest=after: left() == str(rest), 30, f"{after} tokens are left")
     # Of two in a row, each replica may have one.
-    assert [pair.post("/v1/completions", COMPLETION, key).status_code for _ in range(2)] == [429, 429]
+    refused = [pair.post("/v1/completions", COMPLETION, key) for _ in range(2)]
+    assert [answer.status_code for answer in refused] == [429, 429]
+    assert [answer.headers["x-ratelimit-remaining-tokens"] for answer in refused] == ["0", "0"]
 
 
 def test_the_wait_that_is_told_is_true(exhausted: Exhausted) -> None:
