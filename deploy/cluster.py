@@ -130,6 +130,9 @@ def local_environment(
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # By default in the temporary directory; the first request would wait for the compiler after every start.
         "TORCHINDUCTOR_CACHE_DIR": str(compiled_directory(settings)),
+        # torch keeps this header in the temporary directory all the same (``torch/_inductor/codecache.py``, 2.13), and
+        # would compile it at every start though all that includes it is in the cache.
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
         # vLLM leaves a file for each engine in the temporary directory; this one goes with the deployment.
         "TMPDIR": str(run.path),
         FIFO_VARIABLE: str(run.access_fifo),

@@ -69,12 +69,12 @@ def measure() -> Machine:
 
 
 def computes_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """False where the CPU is an x86 without AVX-512: its matrix products in bfloat16 are slower than in float32.
+    """False where the CPU is an x86 without bfloat16 instructions: converting costs more than float32 does.
 
-    oneDNN optimises bfloat16 from AVX-512 on ("Data Types", CPU, in its developer guide); vLLM's AVX2 kernels convert.
+    Measured with AVX2 and with AVX-512 alone (docs/plan.md). A CPU with AMX has AVX512_BF16 too.
     """
     flags = next((line.split() for line in _read(cpuinfo).splitlines() if line.startswith("flags")), None)
-    return flags is None or "avx512f" in flags
+    return flags is None or "avx512_bf16" in flags
 
 
 def usable_cores(affinity: set[int], quota: float | None) -> tuple[int, ...]:

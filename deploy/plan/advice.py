@@ -84,12 +84,12 @@ def about_number_format(
     """CPU replicas: a format that is not the files' own, or one that this CPU is slow in."""
     if asked.vllm.dtype != chosen.vllm.dtype:
         yield (
-            "this CPU lacks AVX-512 and is slow in bfloat16, so the model runs in float32, "
+            "this CPU has no bfloat16 instructions (AVX512_BF16), so the model runs in float32, "
             "with twice the memory for each token in the KV cache: --dtype bfloat16 keeps the files' format"
         )
     elif number_format.is_slow(chosen, source, architecture, machine):
         yield (
-            "this CPU lacks AVX-512 and is slow in bfloat16: --dtype float32 is faster, "
+            "this CPU has no bfloat16 instructions (AVX512_BF16): --dtype float32 reads prompts faster, "
             f"with {human(number_format.float32_bytes(architecture))} of weights"
         )
 

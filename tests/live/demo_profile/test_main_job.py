@@ -135,6 +135,11 @@ def test_the_plan_counts_the_kv_cache_as_vllm_does(http: httpx.Client) -> None:
     assert int(labels["num_gpu_blocks"]) == pytest.approx(planned["blocks"], rel=0.02)
 
 
+def test_nothing_is_compiled_anew_at_every_start(server: Deployment) -> None:
+    (engine,) = server.engines()
+    assert list(Path(engine.environ()["TMPDIR"]).glob("torchinductor*")) == []
+
+
 def test_nothing_listens_beyond_loopback(server: Deployment) -> None:
     wide = [
         (process.name(), connection.laddr)
