@@ -91,7 +91,7 @@ def served(deployment: Deployment, model: str, prompt: list[int]) -> list[int]:
 
 def most_blocks_while_decoding(deployment: Deployment, model: str, prompt: list[int]) -> tuple[int, int]:
     """The most KV blocks in use after the first token of a long prompt, and the size of a block in tokens."""
-    body = {"model": model, "prompt": prompt, "max_tokens": 128, "ignore_eos": True, "temperature": 0, "stream": True}
+    body = {"model": model, "prompt": prompt, "max_tokens": 40, "ignore_eos": True, "temperature": 0, "stream": True}
     info = metric(deployment, r"vllm:cache_config_info\{(.*)\}")
     labels = dict(re.findall(r'(\w+)="([^"]*)"', info))
     most, chunks = 0.0, 0
