@@ -7,12 +7,9 @@ import json
 import logging
 import os
 import signal
-import ssl
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,17 +19,14 @@ from deploy.certificate_watch import CertificateWatch
 from deploy.cluster import RunDirectory, connect, start_local
 from deploy.errors import ServeError, StartError
 from deploy.failure import cause_of
-from deploy.gateway.observed import BATCH_S
+from deploy.own_http import FAILURES, ask
 from deploy.processes import adopt_orphans, children, die_with_parent, end_descendants, reap_orphans
 from deploy.proxy_admin import drain, replicas_up
 from deploy.quota_actor import end_quota_actor
+from deploy.replica_end import end_replicas
 from deploy.settings import Settings
 
 APPLICATION = "mistral-serve"
-WRITTEN_WITHIN_S = 2 * BATCH_S
-"""When a request has ended, the replica has written its lines of the access and the usage log in this time. Then the
-replica is killed."""
-
 POLL_S = 0.25
 logger = logging.getLogger("mistral-serve")
 
@@ -53,14 +47,11 @@ def reachable_url(settings: Settings) -> str:
 
 
 def healthy(url: str) -> bool:
-    """Whether at least one replica answers through HAProxy, whatever name its certificate bears."""
-    # The server asks itself: whom it reaches, it knows.
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    """Whether at least one replica answers through HAProxy."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5, context=context) as response:  # noqa: S310 (http or https)
+        with ask(f"{url}/health", timeout_s=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+    except FAILURES:
         return False
 
 
@@ -143,7 +134,7 @@ def serve_until_stopped(settings: Settings, directory: RunDirectory) -> None:
     else:
         replica_ports, lease = local
         drain(directory.admin_socket, replica_ports, settings.server.drain_timeout_s, logger.info)
-        time.sleep(WRITTEN_WITHIN_S)
+        end_replicas(replica_ports)
         lease.release()
     logger.info("stopped")
 

@@ -6,6 +6,8 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from deploy.own_http import ask
+
 TOKENS = 16
 CONCURRENT = 4
 PROMPT = "The rehearsal measures speed, and the words do not matter."
@@ -16,7 +18,7 @@ def _tokens(url: str, model: str) -> int:
     request = urllib.request.Request(  # noqa: S310 (always http)
         f"{url}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request) as response:  # noqa: S310
+    with ask(request) as response:
         return int(json.load(response)["usage"]["completion_tokens"])
 
 

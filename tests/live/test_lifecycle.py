@@ -9,15 +9,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from deploy.gateway.usage_files import UsageLine
 from deploy.leases import user_directory
 from deploy.model import prepare
-from tests.live.deployment import ROOT, Deployment, assert_gone, eventually, port_is_free
+from tests.live.deployment import ROOT, Deployment, assert_gone, eventually, free_port, port_is_free
 from tests.live.streams import start_stream
 
 pytestmark = pytest.mark.live
@@ -32,7 +34,9 @@ DRAIN_S = 90
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     """A ready deployment; whatever a test does to it, nothing of it outlives the test."""
     before = engine_files()
-    running = Deployment("--usage.directory", str(tmp_path), "--server.drain-timeout-s", str(DRAIN_S))
+    flags = ("--usage.directory", str(tmp_path), "--server.drain-timeout-s", str(DRAIN_S))
+    # Nobody is there: what a deployment asks of itself must not go through the proxy of the environment.
+    running = Deployment(*flags, environment={"http_proxy": f"http://127.0.0.1:{free_port()}"})
     family = []
     try:
         running.wait_ready()
@@ -67,6 +71,7 @@ def test_sigint_refuses_new_requests_finishes_the_running_stream_and_exits_with_
     assert sampled_tokens(deployment) == 1, "the sampler was not compiled before READY"
     # Made before: loading certificates takes seconds while the engine has the cores.
     with httpx.Client(base_url=deployment.url, timeout=60) as kept_alive:
+        (replica,) = deployment.named(r"^ray::ServeReplica")
         stream, thread = start_stream(deployment.url, STORY, max_tokens=TOKENS)
         assert kept_alive.get("/health").status_code == 200
         deployment.process.send_signal(signal.SIGINT)
@@ -79,6 +84,11 @@ def test_sigint_refuses_new_requests_finishes_the_running_stream_and_exits_with_
     assert refused.json()["error"]["code"] == "stopping"
     assert int(refused.headers["retry-after"]) > 0
     thread.join(timeout=DRAIN_S)
+    # A replica that gets no core for longer than its logs wait for more to write.
+    with suppress(psutil.NoSuchProcess):
+        replica.suspend()
+        time.sleep(3)
+        replica.resume()
     assert (stream.error, stream.done, stream.tokens) == ("", True, TOKENS)
     assert deployment.wait() == 0
     assert deployment.stderr[-1].endswith("stopped")
