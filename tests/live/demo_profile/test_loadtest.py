@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loadtest._health import TICK_S
 from loadtest._mock_process import ROOT, mock_server
 from loadtest._run_data import RunData
 from loadtest._selftest import _one_level
@@ -145,14 +146,23 @@ def test_long_prompts_and_conversations_are_answered(
         assert longest >= 60 + 4 + 20
 
 
-def test_a_run_of_64_streams_is_truthful_or_does_not_call_itself_valid() -> None:
+def test_a_run_of_64_streams_errs_no_more_than_it_was_held_up_or_does_not_call_itself_valid() -> None:
+    """What else runs on the machine decides which of them it is; `python -m loadtest selftest` asks for more."""
+    level = Level(streams=64, tokens_per_s=50, seconds=4)
     with mock_server() as url:
-        outcome = _one_level(url, Level(streams=64, tokens_per_s=50, seconds=4))
+        outcome = _one_level(url, level)
     assert outcome.failed == 0
-    # What else runs on the machine decides which of the two it is; `python -m loadtest selftest` asks for the first.
-    if outcome.verdict.level == "VALID":
+    if outcome.verdict.level != "VALID":
+        return
+    assert outcome.ttft_error_p50 <= 0.003, outcome
+    # It looks at itself every TICK_S, and may have been held up for so much longer than it saw.
+    held_up = outcome.loop_lag_max + TICK_S
+    if held_up < 1 / level.tokens_per_s:
         assert outcome.ttft_error_p99 <= 0.003, outcome
         assert outcome.itl_error_mean <= 0.001, outcome
+    else:
+        # It may have read two chunks of a stream at once, and then knows only when the later one came.
+        assert outcome.ttft_error_p99 <= 0.003 + held_up, outcome
 
 
 def test_a_sweep_of_the_engine_ends_and_names_a_rate(server: Deployment, workloads: Path) -> None:
