@@ -43,6 +43,14 @@ def locust(host: str, *flags: str, timeout_s: float = 60, **environment: str) ->
     )
 
 
+def latest_s(run: RunData) -> float:
+    """By how much later than it was sent a chunk is stamped at most, for it is when it arrives.
+
+    By a hundredth of the window, and by what held the client up.
+    """
+    return max(sample.loop_lag_s for sample in run.health) + run.window_s / 100
+
+
 def reported(directory: Path) -> tuple[RunData, Summary]:
     """What a run wrote."""
     return load(directory), load_summary(directory)

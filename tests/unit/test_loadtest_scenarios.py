@@ -22,7 +22,7 @@ from loadtest._request import ClockAnchor
 from loadtest._run_data import RunData
 from loadtest._schema import Summary
 from tests.live.deployment import free_port
-from tests.locust_process import FAST, ROOT, locust, reported
+from tests.locust_process import FAST, ROOT, latest_s, locust, reported
 
 OPEN = ("--arrivals", "constant", "-t", "2s", "--warmup", "0")
 
@@ -183,9 +183,7 @@ def test_tokens_per_second_are_those_that_the_server_sent_in_the_window(report: 
     times = np.concatenate([one["times"] for one in truth.values()]) - anchor.perf + anchor.wall - data.started_wall
     start, end = data.window
     assert (start, end) == (1.0, 5.0)
-    # A chunk is stamped when it arrives: later than it was sent by a hundredth of the window, and by what held the
-    # client up, at most.
-    late = max(sample.loop_lag_s for sample in data.health) + data.window_s / 100
+    late = latest_s(data)
     least, most = (np.count_nonzero((times >= start - early) & (times <= end - (late - early))) for early in (0, late))
     measured = summary.total.throughput.output_tokens_per_s
     assert measured is not None
